@@ -1,0 +1,181 @@
+"""The command line: minicc demo | phase1 | train | dolls | export."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minicc.errors import Error
+
+if TYPE_CHECKING:
+    from minicc.pipeline import StableDiffusion
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; an Error becomes one line on stderr and exit status 2."""
+    arguments = parser().parse_args(argv)
+    warnings.showwarning = lambda message, *_, **__: print(f"minicc: note: {message}", file=sys.stderr)
+    try:
+        arguments.run(arguments)
+    except Error as problem:
+        print(f"minicc: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="minicc", description="Redress drawn characters with Stable Diffusion.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    add_demo(commands.add_parser("demo", help="dress a paper doll; a minute, nothing to download"))
+    add_phase1(commands.add_parser("phase1", help="character + painted mask + sentence → the character redressed"))
+    add_train(commands.add_parser("train", help="train a stage; resumes from its newest checkpoint"))
+    add_dolls(commands.add_parser("dolls", help="draw paper dolls: a contact sheet, or a folder to train on"))
+    add_export(commands.add_parser("export", help="write a model in another layout"))
+    return top
+
+
+def add_models(p: argparse.ArgumentParser) -> None:
+    """Options that say which models, where."""
+    p.add_argument("--sd", default="tiny", help="checkpoint file, diffusers folder, hub id, or a shipped name [tiny]")
+    p.add_argument("--prediction", choices=["epsilon", "v_prediction"], help="for SD 2.x files that do not say")
+    p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
+    p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
+
+
+def add_sampling(p: argparse.ArgumentParser) -> None:
+    """Options of the sampler."""
+    p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
+    p.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance on the text, 1 is none [7.5]")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=Path, required=True)
+
+
+def add_demo(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the pictures [out/demo]")
+    p.add_argument("--steps", type=int, default=50)
+    p.add_argument("--seed", type=int, default=0)
+    p.set_defaults(run=run_demo)
+
+
+def add_phase1(p: argparse.ArgumentParser) -> None:
+    add_models(p)
+    p.add_argument("--control", default="tiny-phase1", help="ControlNet file, folder or shipped name [tiny-phase1]")
+    p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
+    p.add_argument("--mask", type=Path, required=True, help="same size, white over what shall change")
+    p.add_argument("--prompt", required=True, help='the new attire, e.g. "a red dress"')
+    p.add_argument("--negative", default="", help="what to move away from")
+    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
+    add_sampling(p)
+    p.set_defaults(run=run_phase1)
+
+
+def add_train(p: argparse.ArgumentParser) -> None:
+    p.add_argument("stage", choices=["vae", "base", "phase1"])
+    add_models(p)
+    p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
+    p.add_argument("--data", type=Path, help="folder of characters [paper dolls]")
+    p.add_argument("--size", type=int, help="side in pixels [the model's own]")
+    p.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves, pictures and the result")
+    for name, kind, value in [
+        ("steps", int, 1000), ("batch", int, 8), ("accumulate", int, 1), ("lr", float, 1e-4), ("warmup", int, 100),
+        ("ema", float, 0.0), ("seed", int, 0), ("workers", int, 0), ("save-every", int, 500), ("sample-every", int, 500),
+    ]:  # fmt: skip
+        p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
+    p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
+    p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
+    p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
+    p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
+    p.set_defaults(run=run_train)
+
+
+def add_dolls(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--sheet", type=Path, help="write a contact sheet")
+    p.add_argument("--folder", type=Path, help="write a folder to train on")
+    p.add_argument("-n", type=int, default=48, help="how many [48]")
+    p.add_argument("--size", type=int, default=128)
+    p.add_argument("--seed", type=int, default=0, help="of the first doll; the others follow")
+    p.set_defaults(run=run_dolls)
+
+
+def add_export(p: argparse.ArgumentParser) -> None:
+    add_models(p)
+    p.add_argument("--control", help="export this ControlNet instead of a whole model")
+    p.add_argument("--layout", choices=["diffusers", "compvis"], required=True)
+    p.add_argument("--out", type=Path, required=True)
+    p.set_defaults(run=run_export)
+
+
+def load_models(a: argparse.Namespace) -> "StableDiffusion":
+    """The models that the options name; torch is imported late, so that --help is quick."""
+    import torch
+
+    import minicc
+
+    dtype = getattr(torch, a.dtype) if a.dtype else None
+    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction)
+    for note in sd.notes:
+        print(f"minicc: note: {note}", file=sys.stderr)
+    return sd
+
+
+def run_demo(a: argparse.Namespace) -> None:
+    from minicc.outfit.demo import demo
+
+    demo(a.out, steps=a.steps, seed=a.seed)
+
+
+def run_phase1(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_mask, open_picture
+    from minicc.models.controlnet import ControlNet
+    from minicc.outfit import phase1
+
+    character, mask = open_picture(a.character), open_mask(a.mask)
+    sd = load_models(a)
+    control = ControlNet.load(a.control, unet=sd.unet)
+    results = phase1.variants(
+        sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
+        guidance=a.guidance, negative=a.negative, feather=a.feather, progress=True,
+    )  # fmt: skip
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    for i, result in enumerate(results):
+        path = a.out if a.variants == 1 else a.out.with_stem(f"{a.out.stem}-{i}")
+        result.image.save(path)
+        print(path)
+
+
+def run_train(a: argparse.Namespace) -> None:
+    from minicc.training.commands import train_stage
+
+    print(train_stage(a))
+
+
+def run_dolls(a: argparse.Namespace) -> None:
+    from minicc.data import dolls
+
+    if not (a.sheet or a.folder):
+        raise Error("say what to write: --sheet FILE.png, or --folder FOLDER")
+    drawn = [dolls.draw(seed, size=a.size) for seed in range(a.seed, a.seed + a.n)]
+    if a.sheet:
+        a.sheet.parent.mkdir(parents=True, exist_ok=True)
+        dolls.contact_sheet(drawn).save(a.sheet)
+        print(a.sheet)
+    if a.folder:
+        dolls.export(a.folder, drawn)
+        print(a.folder)
+
+
+def run_export(a: argparse.Namespace) -> None:
+    from minicc.models.controlnet import ControlNet
+
+    model = ControlNet.load(a.control) if a.control else load_models(a)
+    print(model.save(a.out, layout=a.layout))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

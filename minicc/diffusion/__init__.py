@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: no parameters live here."""

@@ -1,0 +1,197 @@
+"""The autoencoder of Stable Diffusion: pictures (3 channels) ↔ latents (4 channels, an eighth of the side).
+
+A KL-regularised VAE (Kingma & Welling 2013, arXiv 1312.6114; Rombach et al. 2022, arXiv 2112.10752, appendix G):
+the encoder gives mean and log variance of a Gaussian over latents, the decoder a picture.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minicc.models.blocks import Attention, Downsample, ResBlock, Upsample, pixels, run, tokens
+
+EPS = 1e-6  # of every GroupNorm here; the U-Net's is 1e-5
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The shape of a VAE; the defaults are Stable Diffusion's, 1.x and 2.x alike."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    latent_channels: int = 4
+    block_out_channels: tuple[int, ...] = (
+        128,
+        256,
+        512,
+        512,
+    )  # one level each; half the side from level to level
+    layers_per_block: int = 2  # residual blocks a level; the decoder has one more
+    norm_num_groups: int = 32
+    scaling_factor: float = 0.18215  # 1 / standard deviation of the latents
+
+    def to_config(self) -> dict[str, Any]:
+        """The values of diffusers' AutoencoderKL config that describe this VAE."""
+        levels = len(self.block_out_channels)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {
+            "block_out_channels": list(self.block_out_channels),
+            "down_block_types": ["DownEncoderBlock2D"] * levels,
+            "up_block_types": ["UpDecoderBlock2D"] * levels,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "VAEConfig":
+        """From a diffusers config; what it does not say is Stable Diffusion's."""
+        values = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
+        return cls(**values | {"block_out_channels": tuple(config.get("block_out_channels", cls.block_out_channels))})
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """q(z|x) = N(mean, diag(exp(logvar))); mean, logvar: (B, 4, H/8, W/8)."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """z = mean + σ·noise, the reparametrisation: gradients reach mean and logvar."""
+        noise = torch.randn(self.mean.shape, generator=generator, device=draw_device(generator, self.mean))
+        return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
+
+    def kl(self) -> Tensor:
+        """KL(q ‖ N(0, I)) = ½ Σ (mean² + σ² − 1 − log σ²), one number a picture, (B,)."""
+        terms = self.mean.square() + self.logvar.exp() - 1 - self.logvar
+        return 0.5 * terms.flatten(1).sum(1)
+
+
+def draw_device(generator: torch.Generator | None, like: Tensor) -> torch.device:
+    """Where to draw: on the generator's device, so that one CPU generator gives the same noise everywhere."""
+    return like.device if generator is None else generator.device
+
+
+class PixelAttention(Attention):
+    """One-headed self-attention over the pixels of a feature map, added to it: (B, C, H, W) → (B, C, H, W)."""
+
+    def __init__(self, channels: int, groups: int):
+        super().__init__(channels, heads=1, bias=True)
+        self.group_norm = nn.GroupNorm(groups, channels, eps=EPS)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        h = super().forward(tokens(self.group_norm(x)), context)
+        return x + pixels(h, x.shape[-2:])
+
+
+class Level(nn.Module):
+    """Residual blocks, then half the side (encoder), twice the side (decoder) or neither (the last)."""
+
+    def __init__(self, config: VAEConfig, layers: int, in_channels: int, out_channels: int):
+        super().__init__()
+        widths = [in_channels] + [out_channels] * (layers - 1)
+        self.resnets = nn.ModuleList(resblock(config, width, out_channels) for width in widths)
+
+    def forward(self, h: Tensor, recompute: bool) -> Tensor:
+        for resnet in self.resnets:
+            h = run(resnet, h, recompute=recompute)
+        for resize in [*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]:
+            h = resize(h)
+        return h
+
+
+class MiddleBlock(nn.Module):
+    """Residual block, attention, residual block at the smallest side."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        width = config.block_out_channels[-1]
+        self.attentions = nn.ModuleList([PixelAttention(width, config.norm_num_groups)])
+        self.resnets = nn.ModuleList([resblock(config, width, width), resblock(config, width, width)])
+
+    def forward(self, h: Tensor, recompute: bool) -> Tensor:
+        before, after = self.resnets
+        h = run(self.attentions[0], run(before, h, recompute=recompute), recompute=recompute)
+        return run(after, h, recompute=recompute)
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) → (B, 2·4, H/8, W/8): mean and log variance, stacked."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.block_out_channels
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList()
+        for i, (before, width) in enumerate(zip(widths[:1] + widths[:-1], widths, strict=True)):
+            level = Level(config, config.layers_per_block, before, width)
+            if i < len(widths) - 1:
+                level.downsamplers = nn.ModuleList([Downsample(width, asymmetric=True)])
+            self.down_blocks.append(level)
+        self.mid_block = MiddleBlock(config)
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
+
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        h = self.conv_in(x)
+        for level in self.down_blocks:
+            h = level(h, recompute)
+        h = self.mid_block(h, recompute)
+        return self.conv_out(F.silu(self.conv_norm_out(h)))
+
+
+class Decoder(nn.Module):
+    """(B, 4, H/8, W/8) → (B, 3, H, W)."""
+
+    def __init__(self, config: VAEConfig):
+        super().__init__()
+        widths = config.block_out_channels[::-1]
+        self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = MiddleBlock(config)
+        self.up_blocks = nn.ModuleList()
+        for i, (before, width) in enumerate(zip(widths[:1] + widths[:-1], widths, strict=True)):
+            level = Level(config, config.layers_per_block + 1, before, width)
+            if i < len(widths) - 1:
+                level.upsamplers = nn.ModuleList([Upsample(width)])
+            self.up_blocks.append(level)
+        self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], config.out_channels, 3, padding=1)
+
+    def forward(self, z: Tensor, recompute: bool = False) -> Tensor:
+        h = self.mid_block(self.conv_in(z), recompute)
+        for level in self.up_blocks:
+            h = level(h, recompute)
+        return self.conv_out(F.silu(self.conv_norm_out(h)))
+
+
+class VAE(nn.Module):
+    """Encoder and decoder. Latents here are unscaled; the diffusion model sees scaling_factor · z."""
+
+    def __init__(self, config: VAEConfig = VAEConfig()):
+        super().__init__()
+        self.config = config
+        self.recompute = False  # True: gradient checkpointing
+        channels = config.latent_channels
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def stride(self) -> int:
+        """Pixels a latent cell is wide: 8 for Stable Diffusion."""
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    def encode(self, x: Tensor) -> Gaussian:
+        """x: (B, 3, H, W) in [-1, 1], H and W multiples of the stride. Returns q(z|x); logvar is kept in [-30, 20]."""
+        mean, logvar = self.quant_conv(self.encoder(x, self.recompute)).chunk(2, dim=1)
+        return Gaussian(mean, logvar.clamp(-30, 20))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z: (B, 4, h, w). Returns (B, 3, 8h, 8w), about [-1, 1]."""
+        return self.decoder(self.post_quant_conv(z), self.recompute)
+
+
+def resblock(config: VAEConfig, in_channels: int, out_channels: int) -> ResBlock:
+    return ResBlock(in_channels, out_channels, None, config.norm_num_groups, EPS)

@@ -1,0 +1,180 @@
+"""Masks and pastes: what of the picture is generated, on which grid, and that nothing else changes."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from minicc.data.tensors import mask_tensor, on_white, to_tensor
+from minicc.errors import PictureError
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
+MAX_SIDE = 16_384  # pixels; a picture beyond it is refused before any memory is taken
+
+
+def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: int = 0) -> np.ndarray:
+    """The declared mask, (H, W) bool: painted where the mask is at least half bright, grown outward by feather pixels.
+
+    An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), others by brightness; a palette
+    (index) mask by index > 0. Raises PictureError for another size than the picture's, or if nothing is painted.
+    """
+    painted = np.asarray(mask).astype(bool) if isinstance(mask, np.ndarray) else brightness(mask)
+    height, width = painted.shape
+    if (width, height) != size:
+        raise PictureError(
+            f"mask is {width}×{height} but character is {size[0]}×{size[1]}: paint the mask on the same picture"
+        )
+    if not painted.any():
+        raise PictureError("the mask is empty: paint white over the clothes that shall change, black elsewhere")
+    for doubt in doubts(painted):
+        warnings.warn(doubt, stacklevel=3)
+    return grow(painted, feather)
+
+
+def brightness(mask: Image.Image) -> np.ndarray:
+    """(H, W) bool from a mask picture of any mode."""
+    if mask.mode == "P":
+        return np.asarray(mask) > 0
+    values = np.asarray(mask.convert("L"))
+    if "A" in mask.getbands():
+        alpha = np.asarray(mask.getchannel("A"))
+        values = alpha if alpha.min() != alpha.max() else values
+    soft = ((values > 16) & (values < 239)).mean()
+    if soft > 0.02:
+        warnings.warn(f"{soft:.0%} of the mask is grey: half bright and more counts as painted", stacklevel=4)
+    return values >= 128
+
+
+def doubts(painted: np.ndarray) -> list[str]:
+    """What looks unintended about a mask, in words."""
+    if painted.all():
+        return ["the mask covers the whole picture: nothing of the character is kept"]
+    edge = np.concatenate([painted[0], painted[-1], painted[:, 0], painted[:, -1]])
+    if edge.mean() > 0.9 and painted.mean() > 0.5:
+        return ["the mask covers the border and leaves the middle: is it inverted? White is what changes"]
+    return []
+
+
+def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask and all that lies within so many pixels of it (a square brush)."""
+    if pixels < 0:
+        raise PictureError(f"feather={pixels}: it grows the mask outward, 0 pixels or more")
+    if pixels == 0:
+        return mask
+    grown = F.max_pool2d(mask_tensor(mask), 2 * pixels + 1, stride=1, padding=pixels)
+    return grown[0, 0].numpy() > 0
+
+
+def latent_mask(mask: Tensor, stride: int) -> Tensor:
+    """(B, 1, H, W) → (B, 1, H/8, W/8): a latent cell is generated if any of its pixels is masked."""
+    return F.max_pool2d(mask, stride)
+
+
+def blank(image: Tensor, mask: Tensor) -> Tensor:
+    """The picture in [-1, 1] with the masked pixels grey: what the VAE may see of the character."""
+    return image * (1 - mask)
+
+
+def make_hint(image: Tensor, mask: Tensor) -> Tensor:
+    """The picture in [0, 1], masked pixels −1 in all three channels (ControlNet 1.1 inpaint's convention).
+
+    image: (B, 3, H, W) in [-1, 1]; mask: (B, 1, H, W), 1 where masked.
+    """
+    return torch.where(mask > 0.5, -1.0, (image + 1) / 2)
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of a picture that the models work on: a box of it, scaled, padded to whole latent cells."""
+
+    box: Box
+    size: tuple[int, int]  # (width, height) after scaling, before padding
+    padded: tuple[int, int]  # (width, height), multiples of the stride
+
+    def take(self, image: Image.Image) -> Tensor:
+        """(1, 3, H, W) in [-1, 1]; the padding repeats the edge, so that no line appears where the picture ends."""
+        x = to_tensor(on_white(image.crop(self.box)).resize(self.size, Image.Resampling.LANCZOS))
+        return self._pad(x, "replicate")
+
+    def take_mask(self, mask: np.ndarray) -> Tensor:
+        """(1, 1, H, W), 1 where masked; scaling down keeps every masked pixel's place masked. Padding is not masked."""
+        left, top, right, bottom = self.box
+        m = mask_tensor(mask[top:bottom, left:right])
+        width, height = self.size
+        shrinks = height < m.shape[-2] or width < m.shape[-1]
+        m = F.adaptive_max_pool2d(m, (height, width)) if shrinks else F.interpolate(m, (height, width))
+        return self._pad(m, "constant")
+
+    def _pad(self, x: Tensor, mode: str) -> Tensor:
+        right, bottom = self.padded[0] - self.size[0], self.padded[1] - self.size[1]
+        return F.pad(x, (0, right, 0, bottom), mode=mode)
+
+    def put(self, image: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:
+        """The picture with the generated window pasted inside the mask; outside it, every value is the original's."""
+        left, top, right, bottom = self.box
+        piece = generated.crop((0, 0, *self.size)).resize((right - left, bottom - top), Image.Resampling.LANCZOS)
+        canvas = on_white(image)
+        canvas.paste(piece, (left, top))
+        return paste(image, canvas, mask)
+
+
+def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:
+    """Where to work: the whole picture if no side exceeds max_side, else the mask's neighbourhood at full resolution.
+
+    A neighbourhood that is itself larger than max_side is scaled down to it. margin: pixels of context around the mask.
+    """
+    height, width = mask.shape
+    box: Box = (0, 0, width, height)
+    if max(width, height) > max_side:
+        box = neighbourhood(mask, margin)
+    w, h = box[2] - box[0], box[3] - box[1]
+    scale = min(1.0, max_side / max(w, h))
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    return Window(box, size, (round_up(size[0], stride), round_up(size[1], stride)))
+
+
+def neighbourhood(mask: np.ndarray, margin: int) -> Box:
+    """The mask's bounding box with a margin, inside the picture."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    height, width = mask.shape
+    return (
+        max(0, int(columns[0]) - margin),
+        max(0, int(rows[0]) - margin),
+        min(width, int(columns[-1]) + 1 + margin),
+        min(height, int(rows[-1]) + 1 + margin),
+    )
+
+
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def paste(character: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:
+    """The character with the masked pixels from `generated` (RGB, on white), in the character's mode: RGB or RGBA.
+
+    On a transparent background, masked pixels that are white and reach the transparent outside stay transparent.
+    """
+    out = np.array(character)  # (H, W, 3 or 4), a copy
+    new = np.asarray(generated)
+    out[mask, :3] = new[mask]
+    if out.shape[-1] == 4:
+        out[mask, 3] = np.where(background(out[..., 3] == 0, new, mask), 0, 255)[mask]
+    return Image.fromarray(out, character.mode)
+
+
+def background(transparent: np.ndarray, generated: np.ndarray, mask: np.ndarray, tolerance: int = 10) -> np.ndarray:
+    """(H, W) bool: what is background after generation, by a flood of near-white from the transparent pixels outside.
+
+    Without transparent pixels outside the mask, nothing is background.
+    """
+    white = mask_tensor(mask & (generated.min(-1) >= 255 - tolerance))
+    flood = mask_tensor(transparent & ~mask)
+    while True:
+        spread = torch.maximum(flood, F.max_pool2d(flood, 3, stride=1, padding=1) * white)
+        if torch.equal(spread, flood):
+            return flood[0, 0].numpy() > 0
+        flood = spread

@@ -1,0 +1,199 @@
+"""StableDiffusion: the models, the tokenizer and the schedule as one object, from any source."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from minicc.data.tensors import to_image, to_tensor
+from minicc.diffusion.ddim import ddim_sample
+from minicc.diffusion.guidance import classifier_free_guidance
+from minicc.diffusion.schedule import NoiseSchedule
+from minicc.diffusion.steps import Model
+from minicc.errors import Error
+from minicc.models.controlnet import Control
+from minicc.models.text import encode_text
+from minicc.models.tokenizer import load_tokenizer, tokenize
+from minicc.models.unet import UNet
+from minicc.models.vae import VAE
+from minicc.models.zero_conv import lock
+from minicc.weights.export import save_stable_diffusion
+from minicc.weights.load import Parts, load_stable_diffusion
+
+
+@dataclass
+class StableDiffusion:
+    """A whole text-to-image model. Everything lies on one device in one dtype, in evaluation mode."""
+
+    unet: UNet
+    vae: VAE
+    text_encoder: Any  # transformers' CLIPTextModel
+    tokenizer: Any  # transformers' CLIPTokenizer
+    schedule: NoiseSchedule
+    name: str = "unnamed"
+    family: str = "sd1"  # or "sd1-inpaint", "sd2": decides the layout of an export
+    tokenizer_source: Path | None = None  # its folder; None: the official vocabulary
+    notes: list[str] = field(default_factory=list)  # what the loader assumed
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.conv_in.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.conv_in.weight.dtype
+
+    @property
+    def side(self) -> int:
+        """The side of the pictures that the model was trained on, in pixels."""
+        return self.unet.config.sample_size * self.vae.stride
+
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "StableDiffusion":
+        """Move all models; returns self."""
+        for module in (self.unet, self.vae, self.text_encoder):
+            module.to(device=device, dtype=dtype)
+        return self
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Sentences → context (B, 77, D). Words beyond the encoder's length are cut, with a warning."""
+        return encode_text(self.text_encoder, tokenize(self.tokenizer, list(prompts)))
+
+    @torch.no_grad()
+    def encode_image(self, image: Image.Image | Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A picture (or (B, 3, H, W) in [-1, 1]) → scaled latents (B, 4, H/8, W/8).
+
+        The posterior's mean; with a generator, a sample of it. H and W: multiples of 8, else Error.
+        """
+        x = to_tensor(image) if isinstance(image, Image.Image) else image
+        stride = self.vae.stride
+        if x.shape[-1] % stride or x.shape[-2] % stride:
+            raise Error(f"picture is {x.shape[-1]}×{x.shape[-2]}: pad or crop both sides to multiples of {stride}")
+        q = self.vae.encode(x.to(self.device, self.dtype))
+        z = q.mean if generator is None else q.sample(generator)
+        return self.vae.config.scaling_factor * z
+
+    @torch.no_grad()
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B, 4, h, w) → pictures (B, 3, 8h, 8w) in [-1, 1]."""
+        z = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
+        return self.vae.decode(z).float().clamp(-1, 1)
+
+    def decode_image(self, latents: Tensor) -> Image.Image:
+        """Scaled latents of one picture, (4, h, w) or (1, 4, h, w) → RGB."""
+        return to_image(self.decode_latents(latents.reshape(1, *latents.shape[-3:])))
+
+    def guided(
+        self,
+        context: Tensor,
+        negative: Tensor,
+        guidance: float,
+        *,
+        control: Callable[[Tensor, Tensor, Tensor], Control] | None = None,
+        guess_mode: bool = False,
+        rescale: float = 0.0,
+    ) -> Model:
+        """(x, t) → the prediction with classifier-free guidance, both branches in one batch.
+
+        context, negative: (B, 77, D), of the prompt and of what to move away from. guidance: 1 is none, 7.5 usual.
+        control: (x, t, context) → Control; guess_mode: it acts on the prompt's branch only, at 0.825^(12−i).
+        """
+
+        def model(x: Tensor, t: Tensor) -> Tensor:
+            if guidance == 1:
+                return self.unet(x, t, context, control=control(x, t, context) if control else None)
+            x, t, both = torch.cat([x, x]), torch.cat([t, t]), torch.cat([negative, context])
+            c = None
+            if control is not None:
+                c = on_prompt_only(control(*(half(a) for a in (x, t, both)))) if guess_mode else control(x, t, both)
+            uncond, cond = self.unet(x, t, both, control=c).chunk(2)
+            return classifier_free_guidance(cond, uncond, guidance, rescale)
+
+        return model
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[str],
+        *,
+        size: int | tuple[int, int] | None = None,
+        steps: int = 50,
+        guidance: float = 7.5,
+        negative: str = "",
+        eta: float = 0.0,
+        seed: int = 0,
+    ) -> list[Image.Image]:
+        """Text → pictures by DDIM. size: side, or (width, height), multiples of 8 [the model's own]. One seed for the batch."""
+        width, height = size if isinstance(size, tuple) else (size or self.side, size or self.side)
+        generator = torch.Generator().manual_seed(seed)
+        shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)
+        x = torch.randn(shape, generator=generator).to(self.device, self.dtype)
+        model = self.guided(self.encode_text(prompts), self.encode_text([negative] * len(prompts)), guidance)
+        z = ddim_sample(model, x, self.schedule, steps=steps, eta=eta, generator=generator)
+        return [to_image(picture) for picture in self.decode_latents(z)]
+
+    def save(self, path: str | Path, layout: str = "diffusers") -> Path:
+        """To a folder that diffusers opens, or (layout="compvis") to one .safetensors file."""
+        parts = Parts(self.unet, self.vae, self.text_encoder, self.family, self.schedule.to_config())
+        parts.tokenizer_source = self.tokenizer_source
+        return save_stable_diffusion(parts, path, layout=layout)
+
+
+def half(x: Tensor) -> Tensor:
+    """The prompt's half of a guided batch: the second."""
+    return x.chunk(2)[1]
+
+
+def on_prompt_only(control: Control) -> Control:
+    """Guess mode: zeros for the branch without prompt, weakened strengths for the other."""
+    guessed = control.guess()
+    skips = tuple(torch.cat([torch.zeros_like(r), r]) for r in guessed.skips)
+    return Control(skips, torch.cat([torch.zeros_like(guessed.middle), guessed.middle]))
+
+
+def default_device() -> torch.device:
+    """CUDA if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+SHIPPED = Path(__file__).parent / "pretrained"
+
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    prediction: str | None = None,
+) -> StableDiffusion:
+    """A Stable Diffusion: "tiny" (shipped), a CompVis .safetensors or .ckpt, a diffusers folder, or a hub id.
+
+    device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
+    prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. Raises WeightsError.
+    """
+    device = torch.device(device) if device else default_device()
+    dtype = dtype or (torch.float32 if device.type == "cpu" else None)
+    parts = load_stable_diffusion(shipped(source), device, dtype, prediction)
+    pad = 0 if parts.family.startswith("sd2") and parts.tokenizer_source is None else None
+    return StableDiffusion(
+        unet=lock(parts.unet),
+        vae=lock(parts.vae),
+        text_encoder=lock(parts.text_encoder),
+        tokenizer=load_tokenizer(parts.tokenizer_source, pad_id=pad),
+        schedule=NoiseSchedule.from_config(parts.scheduler_config),
+        name=str(source),
+        family=parts.family,
+        tokenizer_source=parts.tokenizer_source,
+        notes=parts.notes,
+    )
+
+
+def shipped(source: str | Path) -> str | Path:
+    """The folder of a shipped name ("tiny", "tiny-phase1"); any other source as it is."""
+    folder = SHIPPED / str(source)
+    return folder if str(source).startswith("tiny") and folder.is_dir() else source

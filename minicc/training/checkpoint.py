@@ -1,0 +1,108 @@
+"""Checkpoints that survive: written whole or not at all, the last K kept, a damaged one passed over with a word.
+
+One safetensors file a checkpoint: weights, average, optimizer. No random state is in it: see draws.py.
+"""
+
+import json
+import os
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from minicc.errors import Error
+
+NAME = re.compile(r"step-(\d{8})\.safetensors")
+
+
+def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:
+    """Write folder/step-NNNNNNNN.safetensors; then delete all but the last `keep`.
+
+    Atomic: a temporary file, fsync, rename, fsync of the folder. Raises Error if the disk is full or the folder
+    read-only; what was there before stays.
+    """
+    path = folder / f"step-{step:08d}.safetensors"
+    header = {"step": str(step), "notes": json.dumps(notes)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, {k: v.detach().contiguous() for k, v in tensors.items()}, header)
+    except (OSError, SafetensorError) as problem:
+        raise Error(f"{path} could not be written ({problem}): free disk space or choose another --out") from problem
+    for old in sorted(checkpoints(folder))[:-keep]:
+        old.unlink()
+    return path
+
+
+def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file that is either whole or not there."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Make the operating system write a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first."""
+    return sorted(path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name))
+
+
+def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """(step, tensors, notes) of the newest checkpoint that can be read; None if there is none.
+
+    A damaged one (cut short, not a safetensors file) is passed over with a warning that names it.
+    """
+    for path in reversed(checkpoints(folder)):
+        try:
+            return read(path)
+        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+            warnings.warn(f"{path.name} is damaged ({problem}): falling back to the one before", stacklevel=2)
+    return None
+
+
+def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return int(metadata["step"]), tensors, json.loads(metadata["notes"])
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{key}": value for key, value in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those that have the prefix, with it taken off."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state as flat tensors: `index.name`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, values in state.items() for name, value in values.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put a state from optimizer_tensors back."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
