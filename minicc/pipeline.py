@@ -17,6 +17,7 @@ from minicc.diffusion.steps import Model
 from minicc.errors import Error
 from minicc.models.controlnet import Control
 from minicc.models.text import encode_text
+from minicc.models.tokenizer import SHIPPED as CLIP_TOKENIZER
 from minicc.models.tokenizer import load_tokenizer, tokenize
 from minicc.models.unet import UNet
 from minicc.models.vae import VAE
@@ -136,11 +137,13 @@ class StableDiffusion:
         z = ddim_sample(model, x, self.schedule, steps=steps, eta=eta, generator=generator)
         return [to_image(picture) for picture in self.decode_latents(z)]
 
-    def save(self, path: str | Path, layout: str = "diffusers") -> Path:
-        """To a folder that diffusers opens, or (layout="compvis") to one .safetensors file."""
+    def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:
+        """To a folder that diffusers opens, or (layout="compvis") to one .safetensors file; dtype: of the file."""
         parts = Parts(self.unet, self.vae, self.text_encoder, self.family, self.schedule.to_config())
-        parts.tokenizer_source = self.tokenizer_source
-        return save_stable_diffusion(parts, path, layout=layout)
+        saved = save_stable_diffusion(parts, path, layout, dtype, self.tokenizer_source or CLIP_TOKENIZER)
+        if layout == "diffusers":
+            self.tokenizer.save_pretrained(saved / "tokenizer")  # its length and padding, which the vocabulary lacks
+        return saved
 
 
 def half(x: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ MAX_SIDE = 16_384  # pixels; a picture beyond it is refused before any memory is
 def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: int = 0) -> np.ndarray:
     """The declared mask, (H, W) bool: painted where the mask is at least half bright, grown outward by feather pixels.
 
-    An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), others by brightness; a palette
-    (index) mask by index > 0. Raises PictureError for another size than the picture's, or if nothing is painted.
+    An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), a palette (index) mask by
+    index > 0, others by brightness. Raises PictureError for another size than the picture's, or if nothing is painted.
     """
     painted = np.asarray(mask).astype(bool) if isinstance(mask, np.ndarray) else brightness(mask)
     height, width = painted.shape

@@ -69,6 +69,8 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
 
     A damaged one (cut short, not a safetensors file) is passed over with a warning that names it.
     """
+    for stale in folder.glob("*.tmp"):  # of a run that was killed while it wrote
+        stale.unlink()
     for path in reversed(checkpoints(folder)):
         try:
             return read(path)

@@ -3,10 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
+from minicc.data.tensors import to_image, to_tensor
 from minicc.models.controlnet import ControlNet, trainable
+from minicc.models.text import encode_text
+from minicc.models.tokenizer import tokenize
+from minicc.models.vae import VAE, Gaussian
 from minicc.models.zero_conv import lock
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import StableDiffusion
@@ -59,3 +65,79 @@ def dropped(captions: Sequence[str], probability: float, draws: Draws) -> list[s
     """Each sentence replaced by the empty one with the given probability: what makes guidance possible."""
     keep = draws.rand(len(captions)) >= probability
     return [caption if k else "" for caption, k in zip(captions, keep, strict=True)]
+
+
+class VAEStage(Stage):
+    """The autoencoder learns to give pictures back through latents that stay near N(0, I).
+
+        L = |x − x̂| + (x − x̂)² + w KL(q(z|x) ‖ N(0, I)) / (number of latents)
+
+    Rombach et al. 2022 (arXiv 2112.10752), section 3.1, without its perceptual and adversarial losses, which need
+    networks trained on photographs; drawings have flat areas and sharp edges, and do without.
+    """
+
+    def __init__(self, vae: VAE, kl_weight: float = 1e-4, shown: Tensor | None = None):
+        """shown: the pictures of the validation sheet, (B, 3, H, W) in [-1, 1]."""
+        super().__init__()
+        self.vae, self.kl_weight = vae, kl_weight
+        self.register_buffer("shown", shown, persistent=False)
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.vae
+
+    def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
+        """batch: image (B, 3, H, W) in [-1, 1]."""
+        x = batch["image"]
+        q = self.vae.encode(x)
+        mean, logvar = q.mean.float(), q.logvar.float()
+        z = mean + (0.5 * logvar).exp() * draws.randn_like(mean)
+        error = self.vae.decode(z).float() - x
+        kl = Gaussian(mean, logvar).kl().mean() / mean[0].numel()
+        return error.abs().mean() + error.square().mean() + self.kl_weight * kl
+
+    def sheet(self) -> Image.Image | None:
+        """Pictures above, what comes back of them below."""
+        if self.shown is None:
+            return None
+        again = torch.cat([self.vae.decode(self.vae.encode(x[None]).mean) for x in self.shown])
+        return grid([self.shown, again])
+
+
+class BaseStage(Stage):
+    """The U-Net and the text encoder learn to draw what a caption says: L = E ‖ε − ε_θ(x_t, t, τ_θ(caption))‖².
+
+    Rombach et al. 2022, eq. 3. A tenth of the captions are dropped, for classifier-free guidance.
+    """
+
+    def __init__(self, sd: StableDiffusion, drop: float = 0.1, shown: Sequence[str] = ()):
+        """shown: the captions of the validation sheet."""
+        super().__init__()
+        self.sd, self.drop, self.shown = sd, drop, list(shown)
+        self.unet, self.text_encoder = sd.unet.requires_grad_(True), sd.text_encoder.requires_grad_(True)
+        self.empty = tokenize(sd.tokenizer, [""])  # (1, 77)
+
+    @property
+    def trained(self) -> nn.Module:
+        return nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
+
+    def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
+        """batch: latents (B, 4, h, w), scaled; ids (B, 77)."""
+        z, ids = batch["latents"].float(), batch["ids"]
+        drop = (draws.rand(len(z)) < self.drop).to(ids.device)
+        context = encode_text(self.text_encoder, torch.where(drop[:, None], self.empty.to(ids.device), ids))
+        x_t, t, target = noised(z, self.sd.schedule, draws)
+        return F.mse_loss(self.unet(x_t, t, context).float(), target)
+
+    def sheet(self) -> Image.Image | None:
+        """What the captions look like, 25 guided steps each, always from the same noise."""
+        if not self.shown:
+            return None
+        pictures = self.sd.generate(self.shown, steps=25, guidance=4.0, seed=0)
+        half = (len(pictures) + 1) // 2
+        return grid([torch.cat([to_tensor(p) for p in row]) for row in (pictures[:half], pictures[half:]) if row])
+
+
+def grid(rows: list[Tensor]) -> Image.Image:
+    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one picture."""
+    return to_image(torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2))

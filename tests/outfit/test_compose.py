@@ -1,0 +1,177 @@
+"""Masks and pastes: outside the declared mask, nothing changes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from minicc.errors import PictureError
+from minicc.outfit.compose import (
+    background,
+    blank,
+    grow,
+    latent_mask,
+    make_hint,
+    neighbourhood,
+    paste,
+    read_mask,
+    window,
+)
+
+
+def picture(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
+    """Noise of a mode; in RGBA also the alpha is noise."""
+    channels = len(mode)
+    array = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], channels), dtype=np.uint8)
+    return Image.fromarray(array, mode)
+
+
+def square(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
+    """A mask of one rectangle: left, top, right, bottom."""
+    mask = np.zeros((size[1], size[0]), bool)
+    mask[box[1] : box[3], box[0] : box[2]] = True
+    return mask
+
+
+sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes, st.sampled_from(["RGB", "RGBA"]), st.integers(0, 10**6), st.sampled_from([16, 24, 40, 64]))
+def test_outside_the_mask_every_value_is_bit_identical_whatever_the_size(size, mode, seed, max_side):
+    random = np.random.default_rng(seed)
+    mask = random.random((size[1], size[0])) < 0.3
+    mask[random.integers(size[1]), random.integers(size[0])] = True
+    character = picture(size, mode, seed)
+    place = window(mask, 8, margin=8, max_side=max_side)
+    result = place.put(character, picture(place.padded, "RGB", seed + 1), mask)
+    assert result.mode == mode
+    before, after = np.asarray(character), np.asarray(result)
+    assert before.shape == after.shape
+    assert np.array_equal(before[~mask], after[~mask])
+    assert place.take(character).shape[-2:] == place.padded[::-1]
+    assert place.padded[0] % 8 == place.padded[1] % 8 == 0
+
+
+def test_inside_the_mask_every_value_is_the_generated_ones():
+    mask = square((20, 30), (5, 6, 15, 25))
+    character, generated = picture((20, 30)), picture((20, 30), seed=1)
+    result = np.asarray(paste(character, generated, mask))
+    assert np.array_equal(result[mask], np.asarray(generated)[mask])
+
+
+def test_a_masked_pixel_stays_masked_when_the_window_is_scaled_down():
+    mask = np.zeros((400, 400), bool)
+    mask[100, 100] = mask[301, 299] = True
+    scaled = window(mask, 8, margin=10, max_side=64).take_mask(mask)
+    assert scaled.sum() >= 2
+    assert scaled.shape[-1] <= 64
+
+
+def test_a_large_picture_is_worked_on_at_full_resolution_around_the_mask():
+    mask = square((2000, 1500), (900, 700, 950, 760))
+    place = window(mask, 8, margin=32, max_side=192)
+    assert place.box == (868, 668, 982, 792)
+    assert place.size == (114, 124)
+    assert place.padded == (120, 128)
+
+
+def test_the_neighbourhood_ends_at_the_picture():
+    assert neighbourhood(square((50, 40), (0, 30, 10, 40)), margin=20) == (0, 10, 30, 40)
+
+
+@pytest.mark.parametrize("feather", [0, 1, 5])
+def test_feather_grows_the_mask_by_at_most_so_many_pixels_and_never_shrinks_it(feather):
+    mask = square((40, 40), (15, 15, 20, 22))
+    grown = grow(mask, feather)
+    expected = square((40, 40), (15 - feather, 15 - feather, 20 + feather, 22 + feather))
+    assert np.array_equal(grown, expected)
+
+
+def test_a_latent_cell_is_generated_if_any_of_its_pixels_is_masked():
+    m = torch.zeros(1, 1, 16, 24)
+    m[..., 7, 8] = 1
+    assert latent_mask(m, 8)[0, 0].tolist() == [[0, 1, 0], [0, 0, 0]]
+
+
+def test_the_hint_has_masked_pixels_at_minus_one_and_the_rest_in_zero_to_one():
+    """ControlNet 1.1 inpaint's convention."""
+    x = torch.rand(2, 3, 8, 8) * 2 - 1
+    m = (torch.rand(2, 1, 8, 8) < 0.5).float()
+    hint = make_hint(x, m)
+    inside = m.expand_as(x) > 0
+    assert (hint[inside] == -1).all()
+    torch.testing.assert_close(hint[~inside], ((x + 1) / 2)[~inside])
+    assert (blank(x, m)[inside] == 0).all()
+
+
+def test_what_was_transparent_stays_so_and_new_clothes_become_opaque():
+    """A white margin that reaches the transparent outside is background; white inside the clothes is cloth."""
+    transparent = np.ones((12, 12), bool)
+    transparent[4:8, 4:8] = False  # the character
+    mask = square((12, 12), (2, 2, 10, 10))
+    generated = np.full((12, 12, 3), 255, np.uint8)
+    generated[3:9, 3:9] = 90  # new clothes, wider than the character
+    generated[5:7, 5:7] = 255  # with a white patch
+    found = background(transparent, generated, mask)
+    assert not found[3:9, 3:9].any()
+    assert found[2, 2:10].all()
+    character = Image.fromarray(np.dstack([generated, np.where(transparent, 0, 255)]).astype(np.uint8), "RGBA")
+    alpha = np.asarray(paste(character, Image.fromarray(generated), mask))[..., 3]
+    assert (alpha[3:9, 3:9] == 255).all()
+    assert (alpha[2, 2:10] == 0).all()
+
+
+def test_an_opaque_picture_never_becomes_transparent():
+    character = Image.new("RGBA", (16, 16), (255, 255, 255, 255))
+    result = paste(character, Image.new("RGB", (16, 16), "white"), square((16, 16), (2, 2, 12, 12)))
+    assert np.asarray(result)[..., 3].min() == 255
+
+
+# What users paint
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes():
+    with pytest.raises(PictureError, match="mask is 512×512 but character is 512×768"):
+        read_mask(Image.new("L", (512, 512), 255), (512, 768))
+
+
+def test_an_empty_mask_is_refused():
+    with pytest.raises(PictureError, match="the mask is empty"):
+        read_mask(Image.new("L", (8, 8)), (8, 8))
+
+
+def test_a_full_mask_is_used_with_a_warning():
+    with pytest.warns(UserWarning, match="covers the whole picture"):
+        assert read_mask(Image.new("L", (8, 8), 255), (8, 8)).all()
+
+
+def test_a_mask_that_looks_inverted_is_doubted():
+    inverted = Image.fromarray(~square((32, 32), (10, 10, 20, 20)) * np.uint8(255))
+    with pytest.warns(UserWarning, match="is it inverted"):
+        read_mask(inverted, (32, 32))
+
+
+def test_a_soft_mask_is_cut_at_half_with_a_warning():
+    soft = Image.fromarray(np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1)))
+    with pytest.warns(UserWarning, match="grey"):
+        assert np.array_equal(read_mask(soft, (32, 32)), np.asarray(soft) >= 128)
+
+
+def test_a_mask_painted_on_a_transparent_sheet_is_read_by_its_alpha():
+    sheet = np.zeros((16, 16, 4), np.uint8)
+    sheet[4:8, 4:8] = (0, 0, 0, 255)  # black paint
+    assert np.array_equal(read_mask(Image.fromarray(sheet, "RGBA"), (16, 16)), square((16, 16), (4, 4, 8, 8)))
+
+
+def test_an_index_mask_is_painted_where_it_is_not_zero():
+    index = Image.fromarray(square((16, 16), (4, 4, 8, 8)).astype(np.uint8) * 3, "L").convert("P")
+    index.putdata([3 if v else 0 for v in square((16, 16), (4, 4, 8, 8)).ravel()])
+    assert np.array_equal(read_mask(index, (16, 16)), square((16, 16), (4, 4, 8, 8)))
+
+
+def test_a_negative_feather_is_refused():
+    with pytest.raises(PictureError, match="feather=-1"):
+        read_mask(Image.new("L", (8, 8), 200), (8, 8), feather=-1)

@@ -1,0 +1,144 @@
+"""Phase 1, from the picture to the picture, on small random models."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minicc.data.tensors import to_tensor
+from minicc.models.controlnet import ControlNet
+from minicc.outfit import phase1
+from minicc.outfit.compose import make_hint
+from minicc.small import small_controlnet, small_stable_diffusion
+from tests.outfit.test_compose import picture, square
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return small_stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def control(sd):
+    return small_controlnet(sd)
+
+
+def assert_only_the_mask_changed(result, character):
+    outside = np.asarray(result.mask) == 0
+    before, after = np.asarray(character), np.asarray(result.image)
+    assert result.image.mode == character.mode
+    assert np.array_equal(before[outside], after[outside])
+    assert (before[~outside] != after[~outside]).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 64), (97, 50), (300, 210)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_only_the_mask_changes_at_any_size(sd, control, size, mode):
+    character = picture(size, mode)
+    mask = square(size, (size[0] // 4, size[1] // 4, size[0] // 2 + 1, size[1] // 2 + 1))
+    assert_only_the_mask_changed(phase1.generate(sd, control, character, mask, "a red dress", steps=2), character)
+
+
+@pytest.mark.filterwarnings("ignore:.*scaled up")
+def test_a_large_picture_is_redressed_in_place(sd, control):
+    character = picture((1600, 1200))
+    mask = square((1600, 1200), (700, 500, 760, 580))
+    result = phase1.generate(sd, control, character, mask, "a red dress", steps=2)
+    assert_only_the_mask_changed(result, character)
+    assert "neighbourhood" in result.notes[0]
+
+
+def test_real_characters_are_redressed_and_nothing_else_changes(sd, control, shared):
+    from minicc.data.folder import read_folder
+    from minicc.data.pictures import open_mask, open_picture
+
+    for name in ("lpc/val", "anime"):
+        sample = read_folder(shared / "characters" / name)[0][0]
+        character = open_picture(sample.image)
+        result = phase1.generate(sd, control, character, open_mask(sample.mask), "a red dress", steps=2, feather=1)
+        assert_only_the_mask_changed(result, character)
+
+
+def test_feather_is_shown_as_part_of_the_mask(sd, control):
+    mask = square((64, 64), (20, 20, 40, 40))
+    result = phase1.generate(sd, control, picture((64, 64)), mask, "a red dress", steps=2, feather=3)
+    assert np.array_equal(np.asarray(result.mask) > 0, square((64, 64), (17, 17, 43, 43)))
+
+
+def test_the_same_seed_gives_the_same_picture_and_another_seed_another(sd, control):
+    mask = square((64, 64), (20, 20, 40, 40))
+    a, b, c = (
+        phase1.generate(sd, control, picture((64, 64)), mask, "a red dress", steps=3, seed=seed, eta=0.5)
+        for seed in (1, 1, 2)
+    )
+    assert a.image.tobytes() == b.image.tobytes()
+    assert a.image.tobytes() != c.image.tobytes()
+
+
+def test_a_variant_in_a_batch_is_the_picture_of_its_seed_alone(sd, control):
+    """To one grey level: a batch of two may round otherwise than a batch of one."""
+    mask = square((64, 64), (20, 20, 40, 40))
+    arguments = (sd, control, picture((64, 64)), mask, "a red dress")
+    both = phase1.variants(*arguments, seeds=[3, 4], steps=3)
+    alone = phase1.generate(*arguments, seed=4, steps=3)
+    assert np.abs(np.asarray(both[1].image).astype(int) - np.asarray(alone.image)).max() <= 1
+
+
+def test_a_fresh_controlnet_changes_nothing_through_the_whole_sampler(sd):
+    """Before the first step every zero convolution returns zeros: bit for bit the locked model's picture."""
+    mask = square((64, 64), (20, 20, 40, 40))
+    fresh, silent = ControlNet.from_unet(sd.unet), small_controlnet(sd)
+    arguments = (picture((64, 64)), mask, "a red dress")
+    with_copy = phase1.generate(sd, fresh, *arguments, steps=10)
+    without = phase1.generate(sd, silent, *arguments, steps=10, strength=0.0)
+    awake = phase1.generate(sd, silent, *arguments, steps=10)
+    assert with_copy.image.tobytes() == without.image.tobytes()
+    assert awake.image.tobytes() != without.image.tobytes()
+
+
+def test_after_every_step_the_known_latents_lie_at_that_steps_noise_level(sd):
+    generator = torch.Generator().manual_seed(0)
+    noise, known = (torch.randn(1, 4, 8, 8, generator=generator) for _ in range(2))
+    inside = torch.zeros(1, 1, 8, 8)
+    inside[..., 2:5, 3:6] = 1
+    steps = list(phase1.blended_steps(lambda x, t: 0.1 * x, noise, known, inside, sd.schedule, steps=5))
+    outside = (inside == 0).expand_as(known)
+    for step in steps[:-1]:
+        expected = sd.schedule.add_noise(known, noise, step.s)
+        assert torch.equal(step.x[outside], expected[outside])
+    assert torch.equal(steps[-1].x[outside], known[outside])
+    assert not torch.equal(steps[-1].x[~outside], known[~outside])
+
+
+def test_the_prompt_the_hint_and_the_guidance_each_matter(sd, control):
+    mask = square((64, 64), (16, 16, 48, 48))
+    plain = {"character": picture((64, 64)), "prompt": "a red dress", "guidance": 3.0}
+    changes = [{"prompt": "blue armour"}, {"character": picture((64, 64), seed=5)}, {"guidance": 1.0}]
+    inside = {str(c): generated(sd, control, mask, **(plain | c))[mask] for c in [{}, *changes]}
+    for name, pixels in inside.items():
+        assert name == "{}" or not np.array_equal(pixels, inside["{}"]), name
+
+
+def generated(sd, control, mask, character, prompt, guidance) -> np.ndarray:
+    return np.asarray(phase1.generate(sd, control, character, mask, prompt, guidance=guidance, steps=3).image)
+
+
+def test_guess_mode_leaves_the_branch_without_prompt_alone(sd, control):
+    hint = make_hint(to_tensor(picture((64, 64))), torch.ones(1, 1, 64, 64))
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    cond, uncond = sd.encode_text(["a red dress"]), sd.encode_text([""])
+
+    def residuals(x, t, context):
+        return control(x, t, context, hint.expand(len(x), -1, -1, -1))
+
+    with torch.no_grad():
+        eps = sd.guided(cond, uncond, 0.0, control=residuals, guess_mode=True)(x, t)  # scale 0: without prompt only
+        torch.testing.assert_close(eps, sd.unet(x, t, uncond), atol=1e-5, rtol=1e-4)
+        eps = sd.guided(cond, uncond, 1.0 + 1e-9, control=residuals, guess_mode=True)(x, t)  # scale 1: with it only
+        guessed = sd.unet(x, t, cond, control=residuals(x, t, cond).guess())
+        torch.testing.assert_close(eps, guessed, atol=1e-5, rtol=1e-4)
+
+
+def test_a_picture_of_20000_pixels_is_refused_by_its_size(sd, control):
+    with pytest.raises(ValueError, match="20000×1: sides up to"):
+        phase1.generate(sd, control, Image.new("RGB", (20_000, 1)), np.ones((1, 20_000), bool), "a red dress")

@@ -1,0 +1,89 @@
+"""What we save, diffusers opens; with the same noise its pipelines paint the same picture."""
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minicc.data.tensors import to_tensor
+from minicc.diffusion.ddim import ddim_sample
+from minicc.outfit.compose import make_hint
+from minicc.pipeline import load
+from minicc.small import small_controlnet, small_stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small Stable Diffusion and a ControlNet, as diffusers folders."""
+    folder = tmp_path_factory.mktemp("saved")
+    sd = small_stable_diffusion()
+    sd.save(folder / "sd")
+    small_controlnet(sd).save(folder / "control")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ours(saved):
+    return load(saved / "sd", device="cpu")
+
+
+def noise(size: int = 8) -> torch.Tensor:
+    return torch.randn(1, 4, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_diffusers_opens_our_folder_and_paints_the_same_picture(saved, ours):
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(saved / "sd", safety_checker=None)
+    theirs.set_progress_bar_config(disable=True)
+    reference = theirs("a red dress", num_inference_steps=10, latents=noise(), height=64, width=64).images[0]
+    with torch.no_grad():
+        model = ours.guided(ours.encode_text(["a red dress"]), ours.encode_text([""]), 7.5)
+        picture = ours.decode_image(ddim_sample(model, noise(), ours.schedule, steps=10))
+    difference = np.abs(np.asarray(picture).astype(int) - np.asarray(reference))
+    assert difference.mean() <= 1
+    assert difference.max() <= 2
+
+
+def test_our_controlnet_in_diffusers_pipeline_paints_the_same_picture(saved, ours):
+    from minicc.models.controlnet import ControlNet
+
+    net = diffusers.ControlNetModel.from_pretrained(saved / "control")
+    theirs = diffusers.StableDiffusionControlNetPipeline.from_pretrained(
+        saved / "sd", controlnet=net, safety_checker=None
+    )
+    theirs.set_progress_bar_config(disable=True)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    hint = make_hint(to_tensor(Image.linear_gradient("L").resize((64, 64))), mask)
+    options = {"num_inference_steps": 10, "latents": noise(), "height": 64, "width": 64}
+    reference = theirs("a red dress", image=hint, **options).images[0]
+
+    control = ControlNet.load(saved / "control")
+    with torch.no_grad():
+        features = control.controlnet_cond_embedding(hint)
+        model = ours.guided(
+            ours.encode_text(["a red dress"]),
+            ours.encode_text([""]),
+            7.5,
+            control=lambda x, t, context: control.control(x, t, context, features),
+        )
+        picture = ours.decode_image(ddim_sample(model, noise(), ours.schedule, steps=10))
+    difference = np.abs(np.asarray(picture).astype(int) - np.asarray(reference))
+    assert difference.mean() <= 1
+    assert difference.max() <= 2
+
+
+def test_a_controlled_unet_predicts_the_same_noise_as_diffusers(saved, ours):
+    from minicc.models.controlnet import ControlNet
+
+    net = diffusers.ControlNetModel.from_pretrained(saved / "control")
+    unet = diffusers.UNet2DConditionModel.from_pretrained(saved / "sd", subfolder="unet")
+    x, t, context = noise(), torch.tensor([321]), ours.encode_text(["a red dress"])
+    hint = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        skips, middle = net(x, t, context, hint, return_dict=False)
+        reference = unet(
+            x, t, context, down_block_additional_residuals=skips, mid_block_additional_residual=middle
+        ).sample
+        eps = ours.unet(x, t, context, control=ControlNet.load(saved / "control")(x, t, context, hint))
+    torch.testing.assert_close(eps, reference, atol=1e-5, rtol=1e-5)
