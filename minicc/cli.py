@@ -84,7 +84,8 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves, pictures and the result")
     for name, kind, value in [
         ("steps", int, 1000), ("batch", int, 8), ("accumulate", int, 1), ("lr", float, 1e-4), ("warmup", int, 100),
-        ("ema", float, 0.0), ("seed", int, 0), ("workers", int, 0), ("save-every", int, 500), ("sample-every", int, 500),
+        ("ema", float, 0.0), ("seed", int, 0), ("workers", int, 0), ("save-every", int, 500),
+        ("sample-every", int, 500),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")

@@ -1,4 +1,4 @@
-"""DPM-Solver++(2M): fifteen steps for DDIM's fifty (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+"""DPM-Solver++(2M): a second-order solver for the price of DDIM (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
 In the half-log-SNR λ = log(√ᾱ/√(1−ᾱ)) the path from x_t to x_s is exact but for x̂₀ along it, which is taken as a
 straight line through the last two predictions. Its first-order form is DDIM.

@@ -232,8 +232,8 @@ class NoiseSchedule:
     def pairs(self, steps: int) -> list[tuple[int, int]]:
         """(t, s) for each step of DDIM: from noise level t to s = t − T // steps, below 0 at the end.
 
-        So diffusers has it for every spacing. With leading, s is the next t exactly; with linspace, and trailing where
-        steps does not divide T, it may be one or two timesteps away from it.
+        So diffusers has it for every spacing. With leading, s is the next t exactly, as with trailing where steps
+        divides T; else the two drift apart by a timestep or so, and the samples' spread with them.
         """
         return [(t, t - self.num_timesteps // steps) for t in self.timesteps(steps).tolist()]
 

@@ -1,4 +1,4 @@
-"""What is computed once and kept on disk: drawn dolls, latents. A cache made from other things is noticed and remade."""
+"""What is computed once and kept on disk: drawn dolls, latents. A cache of other things is noticed and remade."""
 
 import hashlib
 from collections.abc import Callable, Iterable

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-
 COLUMNS = ["step", "loss", "lr", "norm"]
 
 

@@ -76,7 +76,9 @@ class VAEStage(Stage):
     networks trained on photographs; drawings have flat areas and sharp edges, and do without.
     """
 
-    def __init__(self, vae: VAE, kl_weight: float = 1e-4, shown: Tensor | None = None):
+    shown: Tensor
+
+    def __init__(self, vae: VAE, shown: Tensor, kl_weight: float = 1e-4):
         """shown: the pictures of the validation sheet, (B, 3, H, W) in [-1, 1]."""
         super().__init__()
         self.vae, self.kl_weight = vae, kl_weight
@@ -96,10 +98,8 @@ class VAEStage(Stage):
         kl = Gaussian(mean, logvar).kl().mean() / mean[0].numel()
         return error.abs().mean() + error.square().mean() + self.kl_weight * kl
 
-    def sheet(self) -> Image.Image | None:
+    def sheet(self) -> Image.Image:
         """Pictures above, what comes back of them below."""
-        if self.shown is None:
-            return None
         again = torch.cat([self.vae.decode(self.vae.encode(x[None]).mean) for x in self.shown])
         return grid([self.shown, again])
 

@@ -15,7 +15,7 @@ P = (0, 1)  # the pixel p = (y, x) that single entries are checked at
 
 
 @pytest.fixture
-def I(generator) -> Tensor:  # noqa: N802
+def I(generator) -> Tensor:
     """An input of 3 channels, 2 × 2 pixels, no value zero."""
     return torch.randn(1, 3, 2, 2, dtype=torch.float64, generator=generator) + 3
 

@@ -1,6 +1,7 @@
 """Whole trajectories against diffusers' schedulers, with a deterministic stand-in for the network; clipping off."""
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from itertools import product
 from typing import Any
 
@@ -70,7 +71,8 @@ def assert_same_path(ours: Iterable[Any], theirs: Iterable[Tensor]) -> None:
 
 
 def in_double(theirs: Any) -> Any:
-    """The reference scheduler with its tables in float64."""
+    """A copy of the reference scheduler with its tables in float64."""
+    theirs = deepcopy(theirs)
     theirs.alphas_cumprod = theirs.alphas_cumprod.double()
     theirs.final_alpha_cumprod = theirs.final_alpha_cumprod.double()
     return theirs
@@ -178,8 +180,9 @@ def test_ddpm_takes_the_references_path_through_all_thousand_timesteps():
     assert_same_path(ddpm_steps(model, x_T(), ours, generator=a), their_steps(theirs, x_T(), 1000, generator=b))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # inside the reference
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize(("final", "lower"), list(product(("zero", "sigma_min"), (True, False))))
+@pytest.mark.parametrize(("final", "lower"), [("zero", True), ("sigma_min", True), ("sigma_min", False)])
 @pytest.mark.parametrize(("kind", "prediction", "zero_snr", "end"), SCHEDULES)
 def test_dpm_solver_takes_the_references_path(kind, prediction, zero_snr, end, final, lower, spacing):
     options = {"final_sigmas_type": final, "lower_order_final": lower}

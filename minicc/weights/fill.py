@@ -1,0 +1,157 @@
+"""Putting a state dict into a module: every key accounted for, every number looked at, no memory used twice."""
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from minicc.errors import WeightsError
+from minicc.weights.layouts import State
+
+M = TypeVar("M", bound=nn.Module)
+SHOWN = 10
+PIECE = 256 * 2**20  # bytes converted between two releases of the mapped file
+
+
+def build(
+    make: Callable[[], M],
+    state: State,
+    name: str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> M:
+    """A module without memory (the meta device), then filled with `state`, in evaluation mode.
+
+    make: makes the module. name: what to call the weights in an error. device: None is the CPU. dtype: None is the
+    widest that the state has. release: called now and then when numbers were copied, to let go of the file's pages.
+    """
+    with numbers_looked_at(state, name) as check_numbers:  # while the module is made
+        with torch.device("meta"):
+            module = make()
+        _assign(module, state, name, device, dtype, release, check_numbers)
+    for path, buffer in module.named_buffers():
+        if buffer.is_meta:  # transformers' one buffer, which is in no file
+            _give_back_position_ids(module, path, buffer, device)
+    return module.eval()
+
+
+def fill(
+    module: nn.Module,
+    state: State,
+    name: str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> None:
+    """Load `state` strictly. Where neither device nor dtype changes, the module's parameters *are* the given tensors.
+
+    Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
+    """
+    with numbers_looked_at(state, name) as check_numbers:
+        _assign(module, state, name, device, dtype, release, check_numbers)
+
+
+def _assign(
+    module: nn.Module,
+    state: State,
+    name: str,
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    release: Callable[[], None],
+    check_numbers: Callable[[], None],
+) -> None:
+    check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
+    check_numbers()
+    dtype = dtype or widest(state)
+    copies = torch.device(device or "cpu").type != "cpu" or any(v.dtype != dtype for v in state.values())
+    if copies:  # else the pages just read are the model's
+        release()
+    done, copied = {}, 0
+    for key, value in state.items():
+        done[key] = place(value, device, dtype)
+        copied += value.nbytes if done[key].data_ptr() != value.data_ptr() else 0
+        if copied > PIECE:
+            release()
+            copied = 0
+    if copies:
+        release()
+    module.load_state_dict(done, strict=True, assign=True)
+
+
+def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
+    """Raise WeightsError unless `state` has exactly the expected keys and shapes."""
+    missing = [f"missing {key} {expected[key]}" for key in expected if key not in state]
+    unexpected = [f"unexpected {key} {list(state[key].shape)}" for key in state if key not in expected]
+    misshaped = [
+        f"{key} is {list(state[key].shape)}, expected {shape}"
+        for key, shape in expected.items()
+        if key in state and list(state[key].shape) != shape
+    ]
+    wrong = missing + misshaped + unexpected
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise WeightsError(
+            f"{name}: of {len(expected)} keys {len(missing)} are missing and {len(misshaped)} of another shape, "
+            f"{len(unexpected)} more are unexpected: {'; '.join(wrong[:SHOWN])}{more}. "
+            "The file is incomplete, or of another model: take a complete one, or the config that belongs to it"
+        )
+
+
+@contextmanager
+def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[], None]]:
+    """Look at every number in the background, in the file's order: what is mapped is read from front to back.
+
+    Gives a function that waits for the end, and raises WeightsError at a NaN or an infinity, naming the key.
+    """
+    floats = [(key, value) for key, value in state.items() if value.is_floating_point() and value.numel()]
+    floats.sort(key=lambda item: item[1].data_ptr())
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+    looks = [pool.submit(is_finite, value) for _, value in floats]
+
+    def check() -> None:
+        for (key, value), look in zip(floats, looks, strict=True):
+            if not look.result():
+                bad = int((~torch.isfinite(value)).sum())
+                raise WeightsError(
+                    f"{name}: {key} holds {bad} values of {value.numel()} that are NaN or infinite: the training "
+                    "broke, or the conversion to half precision overflowed. Take another version of the file"
+                )
+
+    try:
+        yield check
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are: the minimum and the maximum pass a NaN on, and finding them needs no memory."""
+    least, greatest = torch.aminmax(value)
+    return math.isfinite(least) and math.isfinite(greatest)
+
+
+def widest(state: State) -> torch.dtype:
+    """The widest floating dtype in it: half-precision files with a few float32 norms become float32 throughout."""
+    found = {value.dtype for value in state.values() if value.is_floating_point()}
+    return max(found, key=lambda dtype: (dtype.itemsize, str(dtype)), default=torch.float32)
+
+
+def place(value: Tensor, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+    """On the device and in the dtype; with a storage of its own, so that it can be saved alone."""
+    moved = value.detach().to(device=device or "cpu", dtype=dtype if value.is_floating_point() else value.dtype)
+    whole = moved.is_contiguous() and moved.untyped_storage().nbytes() == moved.nbytes
+    return moved if whole else moved.clone(memory_format=torch.contiguous_format)
+
+
+def _give_back_position_ids(module: nn.Module, path: str, buffer: Tensor, device: torch.device | str | None) -> None:
+    """0 … L−1, (1, L): made anew, because the meta device made none."""
+    parent, _, name = path.rpartition(".")
+    if name != "position_ids":
+        raise WeightsError(f"buffer {path} {list(buffer.shape)} of {type(module).__name__} is in no file: unknown")
+    ids = torch.arange(buffer.shape[-1], device=device or "cpu").expand(buffer.shape).clone()
+    module.get_submodule(parent).register_buffer(name, ids, persistent=False)
