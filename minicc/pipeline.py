@@ -128,7 +128,7 @@ class StableDiffusion:
         eta: float = 0.0,
         seed: int = 0,
     ) -> list[Image.Image]:
-        """Text → pictures by DDIM. size: side, or (width, height), multiples of 8 [the model's own]. One seed a batch."""
+        """Text → pictures by DDIM. size: side, or (width, height), multiples of 8 [the model's own]. One seed."""
         width, height = size if isinstance(size, tuple) else (size or self.side, size or self.side)
         generator = torch.Generator().manual_seed(seed)
         shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)

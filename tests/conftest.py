@@ -11,7 +11,7 @@ SHARED = Path(os.environ.get("MINICC_SHARED", Path(__file__).resolve().parents[2
 
 @pytest.fixture
 def shared() -> Path:
-    """The folder of real characters and official tables beside the project; tests that need it are skipped without it."""
+    """Real characters and official tables beside the project; tests that need them are skipped without them."""
     if not SHARED.is_dir():
         pytest.skip("needs the shared folder of real characters (set MINICC_SHARED to its path)")
     return SHARED

@@ -1,8 +1,8 @@
 """Masks as hands paint them: from the exact layer of the clothes, what a person with a mouse would have covered.
 
-A model that only ever saw exact layers would learn that the mask's outline is the garment's. So training paints anew for
-every sample, in the manner of the free-form masks of inpainting (Yu et al. 2018, arXiv 1806.03589, algorithm 1), but over
-the clothes: strokes, a loose or a tight outline, a box, or a part of the garment. All draws come from the generator given.
+A model that only ever saw exact layers would learn that the mask's outline is the garment's. So training paints anew
+for every sample, in the manner of the free-form masks of inpainting (Yu et al. 2018, arXiv 1806.03589, algorithm 1), but
+over the clothes: strokes, a loose or a tight outline, a box, or a part of the garment. All draws come from one generator.
 """
 
 import math
@@ -30,7 +30,7 @@ def paint(layer: np.ndarray, rng: np.random.Generator, kind: str | None = None) 
     if kind not in KINDS:
         raise PictureError(f"mask kind {kind!r}: expected one of {', '.join(KINDS)}")
     painted = KINDS[kind][0](layer, rng)
-    return painted if painted.any() else layer
+    return painted if painted.any() else layer.copy()
 
 
 def strokes(layer: np.ndarray, rng: np.random.Generator, covered: float = 0.97, most: int = 40) -> np.ndarray:
@@ -47,7 +47,7 @@ def strokes(layer: np.ndarray, rng: np.random.Generator, covered: float = 0.97, 
 
 
 def wobbly_path(layer: np.ndarray, start: int, radius: float, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Points of one stroke: steps of a brush's radius whose direction wanders, turned back where they leave the layer."""
+    """Points of one stroke: steps of a brush's radius whose direction wanders, turned back where it leaves the layer."""
     height, width = layer.shape
     y, x = divmod(start, width)
     points, angle = [(float(x), float(y))], rng.uniform(0, 2 * math.pi)
@@ -83,13 +83,13 @@ def tight(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def outline(layer: np.ndarray, rng: np.random.Generator, width: float, level: float, uneven: float) -> np.ndarray:
     """The layer blurred by `width` pixels and cut at `level` ± `uneven`, which drifts along the outline."""
     soft = np.asarray(image_of(layer).filter(ImageFilter.GaussianBlur(width)), dtype=np.float32) / 255
-    return soft > (level + uneven * drift(layer.shape, rng)).clip(0.04, 0.9)
+    return soft > (level + uneven * drift((layer.shape[0], layer.shape[1]), rng)).clip(0.04, 0.9)
 
 
-def drift(shape: tuple[int, ...], rng: np.random.Generator, cells: int = 6) -> np.ndarray:
+def drift(shape: tuple[int, int], rng: np.random.Generator, cells: int = 6) -> np.ndarray:
     """A slow random field in [-1, 1], (H, W): a few random values, enlarged smoothly."""
     coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
-    return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC)).clip(-1, 1)
+    return np.asarray(Image.fromarray(coarse).resize((shape[1], shape[0]), Image.Resampling.BICUBIC)).clip(-1, 1)
 
 
 def box(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -76,6 +76,19 @@ def test_equation_2_before_the_first_step_every_summand_is_what_the_paper_says(I
     assert torch.equal(controlled(I, c), y)
 
 
+def test_equation_2_has_the_gradients_that_finite_differences_have_also_when_nothing_is_zero(I, generator):
+    """∂y_c by the input, the condition and both zero convolutions, at the start and after they have learned."""
+    controlled = ControlledBlock(block(), condition_channels=2, in_channels=3, out_channels=4).double()
+    c = torch.randn(1, 2, 2, 2, dtype=torch.float64, generator=generator)
+    zeros = [controlled.zero_in.weight, controlled.zero_out.weight]
+    for scale in (0.0, 0.3):
+        with torch.no_grad():
+            for W in zeros:
+                W.copy_(scale * torch.randn(W.shape, generator=generator, dtype=W.dtype))
+        inputs = (I.clone().requires_grad_(), c.clone().requires_grad_())
+        assert torch.autograd.gradcheck(lambda x, c, *_: controlled(x, c), (*inputs, *zeros))
+
+
 def test_equation_3_the_bias_has_gradient_one(I):
     """∂Z_{p,i}/∂B_i = 1."""
     Z, i, (y, x) = zero_conv(3, 4).double(), 2, P
@@ -87,7 +100,7 @@ def test_equation_3_the_bias_has_gradient_one(I):
 
 
 def test_equation_3_no_gradient_passes_to_the_input_yet(I):
-    """∂Z_{p,i}/∂I_{p,j} = W_{i,j} = 0: one term, the weight from j to i. As printed, Σ_j W_{i,j}; see the slips below."""
+    """∂Z_{p,i}/∂I_{p,j} = W_{i,j} = 0: one term, the weight from j to i (printed: Σ_j; see the slips below)."""
     Z, i, (y, x) = zero_conv(3, 4).double(), 2, P
     I = I.requires_grad_()
     (dI,) = torch.autograd.grad(Z(I)[0, i, y, x], I)
@@ -158,7 +171,7 @@ def test_equation_5_after_one_step_the_gradient_passes_through(I, generator):
 
 
 def test_slip_1_the_sum_needs_the_inputs_channel_j_not_i(I, generator):
-    """Printed: Z_{p,i} = B_i + Σ_j I_{p,i} W_{i,j}. With I_{p,i} every j would weigh the same number: not a convolution."""
+    """Printed: Z_{p,i} = B_i + Σ_j I_{p,i} W_{i,j}. Every j would weigh the same number: not a convolution."""
     Z = zero_conv(3, 3).double()
     with torch.no_grad():
         Z.weight.copy_(torch.randn(3, 3, 1, 1, dtype=torch.float64, generator=generator))

@@ -83,7 +83,7 @@ class StopsAt(Rows):
 
 
 def killed_at_random(out: Path, kills: int, seed: int, steps: int) -> int:
-    """Run, kill with SIGKILL after a random time, run again, …; then to the end. Returns how many kills hit a live run."""
+    """Run, kill with SIGKILL after a random time, again …; then to the end. Returns the kills that hit a live run."""
     random, hits = np.random.default_rng(seed), 0
     for _ in range(kills):
         process = subprocess.Popen(command(out, f"steps={steps}"), cwd=ROOT, stderr=subprocess.DEVNULL)
