@@ -1,11 +1,13 @@
 # make demo, make test: all that a newcomer needs. Everything is installed into .venv, nothing elsewhere.
+# Another Python than python3: make demo PYTHON=python3.12
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Made once the installation is complete, so that one that was cut off is done again.
 READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint install clean
 
 demo: $(READY)
 	$(BIN)/minicc demo --out out/demo
@@ -23,13 +25,17 @@ lint: $(READY)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+install: $(READY)
+
 # torch first and exactly: a range would let pip take a build for another accelerator.
 $(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "minicc needs Python 3.11 or newer, $(PYTHON) is older or missing: make demo PYTHON=python3.12"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "Installing into $(VENV): some minutes and 2 GB, once"
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,dev]'
-	touch $(READY)
+	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """StableDiffusion: the models, the tokenizer and the schedule as one object, from any source."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model
 from minicc.errors import Error
-from minicc.models.controlnet import Control
+from minicc.models.blocks import Context, keys_values
+from minicc.models.controlnet import Control, ControlNet
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import SHIPPED as CLIP_TOKENIZER
 from minicc.models.tokenizer import load_tokenizer, tokenize
@@ -94,24 +95,34 @@ class StableDiffusion:
         negative: Tensor,
         guidance: float,
         *,
-        control: Callable[[Tensor, Tensor, Tensor], Control] | None = None,
+        controls: Sequence["Hinted"] = (),
         guess_mode: bool = False,
         rescale: float = 0.0,
     ) -> Model:
         """(x, t) → the prediction with classifier-free guidance, both branches in one batch.
 
         context, negative: (B, 77, D), of the prompt and of what to move away from. guidance: 1 is none, 7.5 usual.
-        control: (x, t, context) → Control; guess_mode: it acts on the prompt's branch only, at 0.825^(12−i).
+        controls: ControlNets with their hints; they add up. guess_mode: they act on the prompt's branch only, at the
+        strengths 0.825^(12−i). What no step changes, the text's keys and values, is computed here.
         """
+        copies = 1 if guidance == 1 else 2
+        branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
+        text = keys_values(self.unet, branches)
+        texts = [keys_values(c.net, context if guess_mode else branches) for c in controls]
+
+        def control(x: Tensor, t: Tensor) -> Control | None:
+            parts = [c(x, t, kv) for c, kv in zip(controls, texts, strict=True)]
+            return sum(parts[1:], parts[0]) if parts else None
 
         def model(x: Tensor, t: Tensor) -> Tensor:
-            if guidance == 1:
-                return self.unet(x, t, context, control=control(x, t, context) if control else None)
-            x, t, both = torch.cat([x, x]), torch.cat([t, t]), torch.cat([negative, context])
-            c = None
-            if control is not None:
-                c = on_prompt_only(control(*(half(a) for a in (x, t, both)))) if guess_mode else control(x, t, both)
-            uncond, cond = self.unet(x, t, both, control=c).chunk(2)
+            both, ts = torch.cat([x] * copies), torch.cat([t] * copies)
+            c = control(x, t) if guess_mode else control(both, ts)
+            if c is not None and guess_mode:
+                c = c.guess() if copies == 1 else on_second_half(c.guess())
+            out = self.unet(both, ts, text, control=c)
+            if copies == 1:
+                return out
+            uncond, cond = out.chunk(2)
             return classifier_free_guidance(cond, uncond, guidance, rescale)
 
         return model
@@ -146,16 +157,29 @@ class StableDiffusion:
         return saved
 
 
-def half(x: Tensor) -> Tensor:
-    """The prompt's half of a guided batch: the second."""
-    return x.chunk(2)[1]
+@dataclass
+class Hinted:
+    """A ControlNet with its hint, encoded once, and its strength: one number, or one a residual."""
+
+    net: ControlNet
+    features: Tensor  # (1 or B, width, h, w)
+    strength: float | Sequence[float] = 1.0
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, net: ControlNet, hint: Tensor, strength: float | Sequence[float] = 1.0) -> "Hinted":
+        """hint: (1 or B, 3, H, W) in [0, 1], masked pixels −1."""
+        weight = net.conv_in.weight
+        return cls(net, net.controlnet_cond_embedding(hint.to(weight.device, weight.dtype)), strength)
+
+    def __call__(self, x: Tensor, t: Tensor, context: Context) -> Control:
+        return self.net.control(x, t, context, self.features) * self.strength
 
 
-def on_prompt_only(control: Control) -> Control:
-    """Guess mode: zeros for the branch without prompt, weakened strengths for the other."""
-    guessed = control.guess()
-    skips = tuple(torch.cat([torch.zeros_like(r), r]) for r in guessed.skips)
-    return Control(skips, torch.cat([torch.zeros_like(guessed.middle), guessed.middle]))
+def on_second_half(control: Control) -> Control:
+    """Zeros for the first branch of a guided batch (without prompt), the control for the second."""
+    *skips, middle = (torch.cat([torch.zeros_like(r), r]) for r in (*control.skips, control.middle))
+    return Control(tuple(skips), middle)
 
 
 def default_device() -> torch.device:

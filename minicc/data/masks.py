@@ -1,8 +1,8 @@
 """Masks as hands paint them: from the exact layer of the clothes, what a person with a mouse would have covered.
 
 A model that only ever saw exact layers would learn that the mask's outline is the garment's. So training paints anew
-for every sample, in the manner of the free-form masks of inpainting (Yu et al. 2018, arXiv 1806.03589, algorithm 1), but
-over the clothes: strokes, a loose or a tight outline, a box, or a part of the garment. All draws come from one generator.
+for every sample, as inpainting's free-form masks do (Yu et al. 2018, arXiv 1806.03589, algorithm 1), but over
+the clothes: strokes, a loose or a tight outline, a box, a part of the garment. All draws come from one generator.
 """
 
 import math
@@ -47,7 +47,7 @@ def strokes(layer: np.ndarray, rng: np.random.Generator, covered: float = 0.97, 
 
 
 def wobbly_path(layer: np.ndarray, start: int, radius: float, rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Points of one stroke: steps of a brush's radius whose direction wanders, turned back where it leaves the layer."""
+    """Points of one stroke: steps of a brush's radius whose direction wanders, turned back outside the layer."""
     height, width = layer.shape
     y, x = divmod(start, width)
     points, angle = [(float(x), float(y))], rng.uniform(0, 2 * math.pi)

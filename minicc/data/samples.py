@@ -1,6 +1,6 @@
-"""One common shape for everybody's pictures: a sample, what is checked about it, and the report of what was found."""
+"""One common shape for everybody's pictures: a sample, its picture, and what each pixel of it shows."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,50 +29,17 @@ class Sample:
     target_mask: Path | None = None
     changed: tuple[str, ...] = ()  # the CLASSES that differ between image and target; empty: all clothes
 
-    @property
-    def extras(self) -> dict[str, Path]:
-        """Files that only phase 2 needs, by field."""
-        fields = {"garment": self.garment, "target": self.target, "target_mask": self.target_mask}
-        return {key: path for key, path in fields.items() if path is not None}
-
-
-@dataclass
-class Report:
-    """What was found in a folder: nothing is dropped or converted without being named here."""
-
-    layout: str
-    dropped: dict[str, str] = field(default_factory=dict)  # sample, line or file → why it is not used
-    notes: dict[str, str] = field(default_factory=dict)  # sample or file → what was converted or is missing, but used
-    kept: int = 0  # samples
-
-    def __bool__(self) -> bool:
-        """True if there is anything to say."""
-        return bool(self.dropped or self.notes)
-
-    def __str__(self) -> str:
-        lines = [f"{self.layout}: {self.kept} samples, {len(self.dropped)} dropped, {len(self.notes)} notes"]
-        lines += [f"  dropped {name}: {why}" for name, why in self.dropped.items()]
-        return "\n".join(lines + [f"  {name}: {note}" for name, note in self.notes.items()])
-
-    def drop(self, name: str, why: object) -> None:
-        add(self.dropped, name, str(why))
-
-    def note(self, name: str, what: str) -> None:
-        add(self.notes, name, what)
-
-
-def add(table: dict[str, str], name: str, words: str) -> None:
-    """Under this name, after what is said there already; once."""
-    said = table.get(name)
-    table[name] = words if said in (None, words) else f"{said}; {words}"
-
 
 def inside(root: Path, name: object) -> Path:
     """The file of this name in the folder; raises PictureError if it is no name, or leads out of the folder."""
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         raise PictureError(f"{name!r} is not a file name; expected one relative to {root.name}/")
     path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        stays = path.resolve().is_relative_to(root.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a ring of links, letters that no file name can have
+        raise PictureError(f"{name!r} is not a file name ({error})") from error
+    if not stays:
         raise PictureError(f"{name} leads out of {root.name}/; copy the file into the folder")
     return path
 
@@ -86,7 +53,13 @@ def image_of(sample: Sample) -> Image.Image:
     merged = pictures[0].convert("RGBA")
     for picture in pictures[1:]:
         merged = Image.alpha_composite(merged, picture.convert("RGBA"))
-    merged.info = {"notes": [note for picture in pictures for note in picture.info["notes"]]}
+    merged.info = {
+        "notes": [
+            f"{path.name}: {note}"
+            for (path, _), p in zip(sample.layers, pictures, strict=True)
+            for note in p.info["notes"]
+        ]
+    }
     return merged
 
 
@@ -135,10 +108,10 @@ def read_index(path: Path, size: tuple[int, int], labels: tuple[int, ...] = ()) 
     if mask.mode == "RGBA":
         alpha = values[..., 3]
         values = np.asarray(mask.convert("L")) if alpha.min() == alpha.max() else alpha
+    if labels and mask.mode in "PL":
+        return np.array([*labels, *[0] * (256 - len(labels))], np.uint8)[values]
     if mask.mode != "P":
         return (values >= 128).astype(np.uint8)
-    if labels:
-        return np.array([*labels, *[0] * (256 - len(labels))], np.uint8)[values]
     return values if values.max() < len(CLASSES) else (values > 0).astype(np.uint8)
 
 
@@ -146,34 +119,3 @@ def clothes(index: np.ndarray, changed: tuple[str, ...] = ()) -> np.ndarray:
     """(H, W) bool: where clothes are, or those of the classes named."""
     numbers = [CLASSES.index(name) for name in changed] or list(CLOTHES)
     return np.isin(index, numbers)
-
-
-def checked(sample: Sample, report: Report) -> Sample | None:
-    """The sample if its files can be used, opened once each; what is found goes into the report.
-
-    Without a garment or target that is damaged it is still a sample for phase 1, so only those are left out.
-    """
-    try:
-        image = image_of(sample)
-        for note in image.info["notes"]:
-            report.note(sample.name, note)
-        if sample.mask and not clothes(index_of(sample, image.size)).any():
-            report.note(sample.name, "its mask shows no clothes")
-    except PictureError as error:
-        report.drop(sample.name, error)
-        return None
-    return replace(
-        sample, **{key: None for key, path in sample.extras.items() if not usable(path, key, sample, report)}
-    )  # type: ignore[arg-type]
-
-
-def usable(path: Path, key: str, sample: Sample, report: Report) -> bool:
-    """Whether a garment's or target's file opens; a word if not, or if it was converted."""
-    try:
-        notes = (open_mask if key == "target_mask" else open_picture)(path).info["notes"]
-    except PictureError as error:
-        report.note(sample.name, f"used without its {key}: {error}")
-        return False
-    for note in notes:
-        report.note(sample.name, f"{key}: {note}")
-    return True

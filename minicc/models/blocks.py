@@ -77,11 +77,23 @@ class Attention(nn.Module):
     def split_heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = x if context is None else context
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        x = F.scaled_dot_product_attention(self.split_heads(q), self.split_heads(k), self.split_heads(v))
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        return self.split_heads(self.to_k(context)), self.split_heads(self.to_v(context))
+
+    def forward(self, x: Tensor, context: "Context | None" = None) -> Tensor:
+        k, v = context[self] if isinstance(context, dict) else self.keys_values(x if context is None else context)
+        x = F.scaled_dot_product_attention(self.split_heads(self.to_q(x)), k, v)
         return self.to_out(x.transpose(1, 2).flatten(2))  # (B, N, C)
+
+
+KeysValues = dict[Attention, tuple[Tensor, Tensor]]
+Context = Tensor | KeysValues  # (B, L, D) from the text encoder, or what `keys_values` made of it
+
+
+def keys_values(module: nn.Module, context: Tensor) -> KeysValues:
+    """The text's keys and values for every cross-attention in a module: constant, so a sampler computes them once."""
+    cross = [m for m in module.modules() if isinstance(m, TransformerBlock)]
+    return {m.attn2: m.attn2.keys_values(context) for m in cross}
 
 
 class GEGLU(nn.Module):
@@ -119,7 +131,7 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(channels)
         self.ff = FeedForward(channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -139,7 +151,7 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, heads, context_dim)])
         self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         h = self.norm(x)
         h = self.proj_in(tokens(h)) if self.linear else tokens(self.proj_in(h))  # (B, HW, C)
         for block in self.transformer_blocks:
@@ -183,7 +195,7 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, size=size, scale_factor=scale, mode="nearest"))
 
 
-def run(module: nn.Module, *args: Tensor, recompute: bool) -> Tensor:
+def run(module: nn.Module, *args: Context, recompute: bool) -> Tensor:
     """module(*args); with recompute, its activations are not kept but computed again in the backward pass.
 
     Chen et al. 2016 (arXiv 1604.06174): memory of one block instead of all, for a third more time.

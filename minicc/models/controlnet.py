@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicc.errors import Error
+from minicc.models.blocks import Context
 from minicc.models.unet import EncoderHalf, UNet, UNetConfig, skip_channels
 from minicc.models.zero_conv import lock, zero_conv
 
@@ -104,7 +105,7 @@ class ControlNet(EncoderHalf):
             raise Error(f"{len(left)} parameters of the U-Net's encoder were not found, e.g. {left[0]}")
         return control
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, hint: Tensor) -> Control:
+    def forward(self, x: Tensor, t: Tensor, context: Context, hint: Tensor) -> Control:
         """x: (B, 4, h, w); t: (B,); context: (B, L, D); hint: (B, 3, 8h, 8w) in [0, 1], masked pixels −1."""
         stride = 2 ** (len(self.hint_channels) - 1)
         if hint.shape[-2:] != (expected := (stride * x.shape[-2], stride * x.shape[-1])):
@@ -113,7 +114,7 @@ class ControlNet(EncoderHalf):
             )
         return self.control(x, t, context, self.controlnet_cond_embedding(hint))
 
-    def control(self, x: Tensor, t: Tensor, context: Tensor, features: Tensor) -> Control:
+    def control(self, x: Tensor, t: Tensor, context: Context, features: Tensor) -> Control:
         """As forward, with the hint already encoded to features (B, width, h, w): they are the same at every step."""
         h, skips = self.encode(x, self.embed_time(t), context, hint=features)
         residuals = (Z(s) for Z, s in zip(self.controlnet_down_blocks, skips, strict=True))

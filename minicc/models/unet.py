@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from minicc.errors import Error
 from minicc.models.blocks import (
+    Context,
     Downsample,
     ResBlock,
     SpatialTransformer,
@@ -108,7 +109,7 @@ class DownBlock(nn.Module):
         self.attentions = nn.ModuleList([] if last else [transformer(config, out_channels) for _ in widths])
         self.downsamplers = nn.ModuleList([] if last else [Downsample(out_channels)])
 
-    def forward(self, h: Tensor, temb: Tensor, context: Tensor, recompute: bool) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, h: Tensor, temb: Tensor, context: Context, recompute: bool) -> tuple[Tensor, list[Tensor]]:
         skips = []
         for resnet, attention in zip_longest(self.resnets, self.attentions):
             h = run(resnet, h, temb, recompute=recompute)
@@ -130,7 +131,7 @@ class MiddleBlock(nn.Module):
         self.attentions = nn.ModuleList([transformer(config, width)])
         self.resnets = nn.ModuleList([resblock(config, width, width), resblock(config, width, width)])
 
-    def forward(self, h: Tensor, temb: Tensor, context: Tensor, recompute: bool) -> Tensor:
+    def forward(self, h: Tensor, temb: Tensor, context: Context, recompute: bool) -> Tensor:
         before, after = self.resnets
         h = run(before, h, temb, recompute=recompute)
         h = run(self.attentions[0], h, context, recompute=recompute)
@@ -147,7 +148,7 @@ class UpBlock(nn.Module):
         self.attentions = nn.ModuleList([] if first else [transformer(config, o) for _, o in channels])
         self.upsamplers = nn.ModuleList([] if last else [Upsample(channels[-1][1])])
 
-    def forward(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Tensor, recompute: bool) -> Tensor:
+    def forward(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Context, recompute: bool) -> Tensor:
         for resnet, attention in zip_longest(self.resnets, self.attentions):
             h = run(resnet, torch.cat([h, skips.pop()], dim=1), temb, recompute=recompute)
             if attention is not None:
@@ -179,7 +180,7 @@ class EncoderHalf(nn.Module):
         return self.time_embedding(features.to(self.conv_in.weight.dtype))
 
     def encode(
-        self, x: Tensor, temb: Tensor, context: Tensor, hint: Tensor | None = None
+        self, x: Tensor, temb: Tensor, context: Context, hint: Tensor | None = None
     ) -> tuple[Tensor, list[Tensor]]:
         """The middle activation and the skips, shallow to deep.
 
@@ -209,14 +210,14 @@ class UNet(EncoderHalf):
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], eps=1e-5)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
 
-    def decode(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Tensor) -> Tensor:
+    def decode(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Context) -> Tensor:
         """From the middle activation and the skips to the prediction, (B, out_channels, H, W)."""
         skips = list(skips)
         for block in self.up_blocks:
             h = block(h, skips, temb, context, self.recompute)
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
-    def forward(self, x: Tensor, t: Tensor, context: Tensor, control: "Control | None" = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, context: Context, control: "Control | None" = None) -> Tensor:
         """x: (B, in_channels, H, W), any H and W; t: (B,); context: (B, L, cross_attention_dim).
 
         control: what a ControlNet returned; it adds to the middle and to each skip.

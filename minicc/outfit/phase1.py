@@ -15,9 +15,9 @@ from minicc.diffusion.ddim import ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model, Step, timestep
 from minicc.errors import PictureError
-from minicc.models.controlnet import Control, ControlNet
+from minicc.models.controlnet import ControlNet
 from minicc.outfit.compose import MAX_SIDE, Window, blank, latent_mask, make_hint, read_mask, window
-from minicc.pipeline import StableDiffusion
+from minicc.pipeline import Hinted, StableDiffusion
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def variants(
     known = sd.encode_image(blank(image, m))  # (1, 4, h, w)
     noise = torch.cat([randn(known.shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(m, sd.vae.stride).to(known)
-    model = controlled(sd, control, make_hint(image, m), prompt, negative, len(seeds), guidance, strength)
+    context, unprompted = (sd.encode_text([text]).expand(len(seeds), -1, -1) for text in (prompt, negative))
+    hinted = Hinted.of(control, make_hint(image, m), strength)
+    model = sd.guided(context, unprompted, guidance, controls=[hinted])
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds))
     for step in tqdm(steps_left, total=steps, disable=not progress, desc="DDIM"):
         latents = step.x
@@ -109,22 +111,6 @@ def blended_steps(
 def at_level(schedule: NoiseSchedule, z: Tensor, noise: Tensor, s: int) -> Tensor:
     """z at timestep s; s < 0 is the end: no noise."""
     return z if s < 0 else schedule.add_noise(z, noise, s)
-
-
-def controlled(
-    sd: StableDiffusion, control: ControlNet, hint: Tensor, prompt: str, negative: str, batch: int, guidance: float,
-    strength: float = 1.0,
-) -> Model:  # fmt: skip
-    """(x, t) → the guided prediction with the ControlNet's residuals; hint and text are encoded once, here."""
-    weight = control.conv_in.weight
-    features = control.controlnet_cond_embedding(hint.to(weight.device, weight.dtype))  # (1, width, h, w)
-    context, unprompted = sd.encode_text([prompt]), sd.encode_text([negative])  # (1, 77, D)
-
-    def residuals(x: Tensor, t: Tensor, context: Tensor) -> Control:
-        return strength * control.control(x, t, context, features)
-
-    expand = (batch, -1, -1)
-    return sd.guided(context.expand(*expand), unprompted.expand(*expand), guidance, control=residuals)
 
 
 def readable(character: Image.Image) -> Image.Image:

@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 import minicc
 from minicc.data.folder import PictureFolder
 from minicc.data.masks import paint
 from minicc.models.controlnet import ControlNet
-from minicc.training.draws import rng
-from minicc.training.loop import TrainConfig, train
+from minicc.training.draws import Order, rng
+from minicc.training.loop import Stage, TrainConfig, train
+from minicc.training.memory import available, estimate
 from minicc.training.stages import Phase1Stage
 
 CONFIG = ("steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit")
@@ -32,8 +33,17 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     for model in (sd.unet, control):
         model.recompute = a.recompute
     data = Painted(PictureFolder(a.data, size=a.size or sd.side), config.seed)
-    train(Phase1Stage(sd, control), data, config)
+    stage = Phase1Stage(sd, control)
+    announce(stage, data, config, sd.device)
+    train(stage, data, config)
     return control.save(a.out / "controlnet")
+
+
+def announce(stage: Stage, data: Dataset, config: TrainConfig, device: torch.device) -> None:
+    """Say how much memory the run will need, and how much is free."""
+    batch = default_collate([data[key] for key in next(iter(Order(len(data), config.batch, 0, 0, 1)))])  # type: ignore[arg-type]
+    options = {"ema": config.ema > 0, "eight_bit": config.eight_bit, "half": config.precision != "no"}
+    print(f"{estimate(stage, batch, **options)}; {available(device) / 2**30:.1f} GB are free")
 
 
 class Painted(Dataset):

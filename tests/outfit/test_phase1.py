@@ -9,6 +9,7 @@ from minicc.data.tensors import to_tensor
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
+from minicc.pipeline import Hinted
 from minicc.small import small_controlnet, small_stable_diffusion
 from tests.outfit.test_compose import picture, square
 
@@ -128,15 +129,26 @@ def test_guess_mode_leaves_the_branch_without_prompt_alone(sd, control):
     x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
     cond, uncond = sd.encode_text(["a red dress"]), sd.encode_text([""])
 
-    def residuals(x, t, context):
-        return control(x, t, context, hint.expand(len(x), -1, -1, -1))
-
+    options = {"controls": [Hinted.of(control, hint)], "guess_mode": True}
     with torch.no_grad():
-        eps = sd.guided(cond, uncond, 0.0, control=residuals, guess_mode=True)(x, t)  # scale 0: without prompt only
+        eps = sd.guided(cond, uncond, 0.0, **options)(x, t)  # scale 0: without prompt only
         torch.testing.assert_close(eps, sd.unet(x, t, uncond), atol=1e-5, rtol=1e-4)
-        eps = sd.guided(cond, uncond, 1.0 + 1e-9, control=residuals, guess_mode=True)(x, t)  # scale 1: with it only
-        guessed = sd.unet(x, t, cond, control=residuals(x, t, cond).guess())
-        torch.testing.assert_close(eps, guessed, atol=1e-5, rtol=1e-4)
+        guessed = sd.unet(x, t, cond, control=control(x, t, cond, hint).guess())
+        for scale in (1.0, 1.0 + 1e-9):  # with it only; in one branch, and as the second of two
+            eps = sd.guided(cond, uncond, scale, **options)(x, t)
+            torch.testing.assert_close(eps, guessed, atol=1e-5, rtol=1e-4)
+
+
+def test_two_controlnets_add_up_in_the_sampler(sd, control):
+    other, hint = small_controlnet(sd, seed=9), make_hint(to_tensor(picture((64, 64))), torch.ones(1, 1, 64, 64))
+    x, t = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500])
+    context = sd.encode_text(["a red dress"])
+    with torch.no_grad():
+        eps = sd.guided(context, context, 1.0, controls=[Hinted.of(control, hint), Hinted.of(other, 1 + hint, 0.5)])(
+            x, t
+        )
+        both = control(x, t, context, hint) + 0.5 * other(x, t, context, 1 + hint)
+        torch.testing.assert_close(eps, sd.unet(x, t, context, control=both), atol=1e-5, rtol=1e-4)
 
 
 def test_a_picture_of_20000_pixels_is_refused_by_its_size(sd, control):

@@ -9,7 +9,7 @@ from PIL import Image
 from minicc.data.tensors import to_tensor
 from minicc.diffusion.ddim import ddim_sample
 from minicc.outfit.compose import make_hint
-from minicc.pipeline import load
+from minicc.pipeline import Hinted, load
 from minicc.small import small_controlnet, small_stable_diffusion
 
 
@@ -60,13 +60,8 @@ def test_our_controlnet_in_diffusers_pipeline_paints_the_same_picture(saved, our
 
     control = ControlNet.load(saved / "control")
     with torch.no_grad():
-        features = control.controlnet_cond_embedding(hint)
-        model = ours.guided(
-            ours.encode_text(["a red dress"]),
-            ours.encode_text([""]),
-            7.5,
-            control=lambda x, t, context: control.control(x, t, context, features),
-        )
+        prompt, empty = ours.encode_text(["a red dress"]), ours.encode_text([""])
+        model = ours.guided(prompt, empty, 7.5, controls=[Hinted.of(control, hint)])
         picture = ours.decode_image(ddim_sample(model, noise(), ours.schedule, steps=10))
     difference = np.abs(np.asarray(picture).astype(int) - np.asarray(reference))
     assert difference.mean() <= 1

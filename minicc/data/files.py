@@ -1,0 +1,39 @@
+"""Finding pictures and their captions in folders."""
+
+import re
+from pathlib import Path
+
+# What is taken for a picture by its name; those that cannot be read are then named in the report, and why.
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".tga", ".ppm", ".jp2", ".psd", ".ico",
+    ".heic", ".heif", ".jxl", ".svg", ".eps", ".apng", ".jfif",
+}  # fmt: skip
+
+
+def is_picture_name(path: Path) -> bool:
+    """By its ending; hidden files, such as macOS's ._ twins, are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """In the order of their names, numbers by value: 2 before 10."""
+    return sorted(filter(is_picture_name, folder.iterdir()), key=natural)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """In the folder and all its sub-folders."""
+    return sorted(filter(is_picture_name, folder.rglob("*")), key=natural)
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """In the order of their names; hidden ones are left out."""
+    return sorted((path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=natural)
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """A sorting key in which runs of digits count as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def caption_beside(path: Path) -> str:
+    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""

@@ -1,0 +1,129 @@
+"""The user's own pictures: any folder → samples and one report; and as tensors to train on."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from minicc.data.layouts import READERS, recognise
+from minicc.data.report import Report, checked
+from minicc.data.samples import Sample, clothes, image_of, index_of
+from minicc.data.tensors import on_white, to_tensor
+from minicc.errors import PictureError
+
+
+def read_folder(path: str | Path, layout: str | None = None, check: bool = True) -> tuple[list[Sample], Report]:
+    """All usable samples of a folder, and the report that names the others.
+
+    layout: one of READERS ("metadata", "viton", "layers", "pictures"); None: recognised. check: open every file once;
+    without it, damaged files are met while training, and skipped there. Raises PictureError for no folder or an unknown
+    layout, and if the folder has several splits: which of them to train on must be said.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise PictureError(f"{root}: {'a file' if root.exists() else 'no such folder'}; expected a folder of pictures")
+    root, layout = recognise(root, layout)
+    report = Report(layout)
+    samples = list(READERS[layout][1](root, report))
+    if check:
+        samples = [sample for sample in (checked(sample, report) for sample in samples) if sample is not None]
+    for sample in samples:
+        if not sample.caption:
+            report.note(sample.name, "no caption")
+    report.kept = len(samples)
+    return samples, report
+
+
+class PictureFolder(Dataset):
+    """A folder as training samples: image, mask of the clothes, caption, name.
+
+    path, layout, check: as for read_folder. size: side in pixels; pictures become squares of it, their aspect kept.
+    If the report says anything, a warning sums it up; it stays as `.report`. Raises PictureError if nothing is left.
+    """
+
+    def __init__(self, path: str | Path, size: int, layout: str | None = None, check: bool = True):
+        self.size = size
+        self.samples, self.report = read_folder(path, layout, check)
+        if self.report:
+            warnings.warn(f"{path}: {self.report.summary()}", stacklevel=2)
+        if not self.samples:
+            raise PictureError(f"{path}: no sample can be used. {self.report.summary()}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+        """image (3, size, size) in [-1, 1] on white; mask (1, size, size), 1 on clothes, all 0 if none is known.
+
+        A file that broke since it was checked does not end the run: the next sample takes its place, with a warning.
+        """
+        for sample in [*self.samples[index:], *self.samples[:index]]:
+            try:
+                return self.tensors(sample)
+            except PictureError as error:
+                warnings.warn(f"{sample.name} is skipped: {error}", stacklevel=2)
+        raise PictureError("none of the samples can be read any more; is the folder still there?")
+
+    def tensors(self, sample: Sample) -> dict[str, Tensor | str]:
+        """One sample, as __getitem__ returns it. Raises PictureError."""
+        picture = image_of(sample)
+        layer = clothes(index_of(sample, picture.size))
+        image, mask = resize(*square(on_white(picture), layer), self.size)
+        return {
+            "image": to_tensor(image)[0],
+            "mask": torch.from_numpy(mask.astype(np.float32))[None],
+            "caption": sample.caption,
+            "name": sample.name,
+        }
+
+
+def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """The picture and its layer as squares: a drawing on a plain ground is padded with it, a photograph cropped.
+
+    The crop is about the clothes; where they are longer than the shorter side, the edge is repeated instead.
+    """
+    width, height = image.size
+    if width == height:
+        return image, layer
+    ground, pixels = plain_ground(image), np.asarray(image)
+    if ground is None and (start := crop_start(layer, width, height)) is not None:
+        side, axis = min(width, height), int(width > height)
+        cut = (slice(None),) * axis + (slice(start, start + side),)
+        return Image.fromarray(pixels[cut]), layer[cut]
+    before = [(max(width, height) - n) // 2 for n in (height, width)]
+    pads = [(b, max(width, height) - n - b) for b, n in zip(before, (height, width), strict=True)]
+    padded = np.pad(pixels, [*pads, (0, 0)], mode="edge")  # (S, S, 3)
+    inside = np.pad(np.ones_like(layer), pads)
+    if ground is not None:
+        padded[~inside] = ground
+    return Image.fromarray(padded), np.pad(layer, pads)
+
+
+def plain_ground(image: Image.Image, tolerance: float = 6, share: float = 0.9) -> np.ndarray | None:
+    """The colour of the picture's border, (3,), if nearly all of the border has it; else None."""
+    pixels = np.asarray(image).astype(float)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])  # (N, 3)
+    colour = np.median(border, axis=0)
+    return colour.round().astype(np.uint8) if (abs(border - colour).max(-1) <= tolerance).mean() >= share else None
+
+
+def crop_start(layer: np.ndarray, width: int, height: int) -> int | None:
+    """Where along the longer side a square about all clothes begins, or None if none holds them."""
+    along = np.flatnonzero(layer.any(0 if width > height else 1))
+    side, length = min(width, height), max(width, height)
+    first, last = (int(along[0]), int(along[-1])) if along.size else (length // 2, length // 2)
+    if last - first + 1 > side:
+        return None
+    return min(max(0, (first + last + 1 - side) // 2), length - side)
+
+
+def resize(image: Image.Image, layer: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
+    """To (size, size). A pixel that shows any of the clothes belongs to them, so that none peep out beside the mask."""
+    if image.size == (size, size):
+        return image, layer
+    box = Image.fromarray(layer.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+    return image.resize((size, size), Image.Resampling.LANCZOS), np.asarray(box) > 0

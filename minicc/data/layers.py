@@ -1,0 +1,71 @@
+"""Characters in layers: a sub-folder a character, one transparent PNG a layer, as drawing programs export them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from minicc.data.files import caption_beside, pictures_in, subfolders
+from minicc.data.report import Report
+from minicc.data.samples import CLASSES, Sample, inside
+from minicc.errors import PictureError
+
+GARMENTS = {  # words in a layer's name → what it is; the first that fits
+    "accessory": "hat cap helmet scarf glove gloves glasses belt cape cloak bag necklace tie bow ribbon armband",
+    "shoes": "shoe shoes boot boots sandal sandals sneaker sneakers sock socks stocking stockings",
+    "dress": "dress gown robe kimono overalls onepiece jumpsuit",
+    "bottom": "pants trousers jeans shorts skirt leggings bottom",
+    "top": "top shirt tshirt blouse sweater hoodie jacket coat vest cardigan jersey armour armor blazer tunic",
+    "hair": "hair bangs fringe ponytail",
+    "skin": "body skin head face base arm arms hand hands leg legs",
+}
+
+
+def read_layers(root: Path, report: Report) -> Iterator[Sample]:
+    """Every sub-folder a character; layers lie in the order of their names, the first lowest."""
+    for folder in subfolders(root):
+        files = pictures_in(folder)
+        if not files:
+            report.drop(folder.name, "no pictures in this sub-folder")
+            continue
+        try:
+            layers = tuple((inside(root, f"{folder.name}/{path.name}"), class_of(path.stem)) for path in files)
+        except PictureError as error:
+            report.drop(folder.name, error)
+            continue
+        worn = [readable_name(path.stem) for path, number in layers if 0 < number <= 5]
+        if len(files) > 1 and not all(path.stem[:1].isdecimal() for path in files):
+            order = " under ".join(path.stem for path in files)
+            report.note(
+                folder.name, f"layers lie in the order of their names ({order}): put a number first to change it"
+            )
+        yield Sample(folder.name, folder, caption_beside(folder / "caption.txt") or ", ".join(worn), layers=layers)
+    for path in pictures_in(root):
+        report.note(path.name, "beside the characters' sub-folders: not used")
+
+
+def class_of(stem: str) -> int:
+    """What a layer shows, by a word in its name; 0 if none is known."""
+    found = set(re.findall(r"[a-z]+", stem.lower()))
+    return next((CLASSES.index(name) for name, listed in GARMENTS.items() if found & set(listed.split())), 0)
+
+
+def readable_name(stem: str) -> str:
+    """10_red-hoodie → red hoodie."""
+    return " ".join(re.findall(r"[^\W\d_]+", stem)).lower()
+
+
+def looks_like_layers(root: Path) -> bool:
+    """Sub-folders with pictures, at least two in the first; all of them but the lowest can be transparent."""
+    first = next((files for files in map(pictures_in, subfolders(root)) if files), [])
+    return len(first) > 1 and all(has_transparency(path) for path in first[1:])
+
+
+def has_transparency(path: Path) -> bool:
+    """From the header alone; a damaged file counts, for the report will name it."""
+    try:
+        with Image.open(path) as file:
+            return "A" in file.getbands() or "transparency" in file.info
+    except Exception:
+        return True

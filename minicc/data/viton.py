@@ -1,0 +1,63 @@
+"""The layout of VITON-HD (Choi et al. 2021, arXiv 2103.16874): image/, cloth/, image-parse*/ and a list of pairs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from minicc.data.files import caption_beside, pictures_in
+from minicc.data.report import Report
+from minicc.data.samples import Sample, inside
+from minicc.errors import PictureError
+
+# Its parse maps number as LIP does, 0 … 19, but for 10, which is the neck. → CLASSES
+#       none  hat hair glove glasses upper dress coat socks pants neck scarf skirt face arms   legs   shoes
+VITON = (0, 5, 6, 5, 5, 1, 3, 1, 4, 2, 7, 5, 2, 7, 7, 7, 7, 7, 4, 4)
+PARSES = ("image-parse-v3", "image-parse")
+
+
+def read_viton(root: Path, report: Report) -> Iterator[Sample]:
+    """image/ with the garment in cloth/ and the mask from the parse map; pairs as listed, or of one name.
+
+    Where the garment is the worn one, the target is the picture itself.
+    """
+    parse = next((root / name for name in PARSES if (root / name).is_dir()), None)
+    if parse is None:
+        raise PictureError(f"{root}: no {PARSES[0]}/ beside image/: without it nothing says where the clothes are")
+    for where, image, cloth in viton_pairs(root, report):
+        try:
+            person = inside(root / "image", image)
+            yield Sample(
+                name=image if image == cloth else f"{image} in {cloth}",
+                image=person,
+                caption=caption_beside(inside(root / "caption", Path(image).with_suffix(".txt").as_posix())),
+                mask=inside(parse, Path(image).with_suffix(".png").as_posix()),
+                labels=VITON,
+                garment=inside(root / "cloth", cloth),
+                target=person if image == cloth else None,
+                changed=("top", "dress"),
+            )
+        except PictureError as error:
+            report.drop(where, error)
+
+
+def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
+    """(where, picture, garment), from <split>_pairs.txt beside the split or in it, else all pictures with their own."""
+    lists = [folder / f"{root.name}_pairs.txt" for folder in (root.parent, root)]
+    path = next((path for path in lists if path.is_file()), None)
+    if path is None:
+        yield from ((f"image/{image.name}", image.name, image.name) for image in pictures_in(root / "image"))
+        return
+    listed = set()
+    for i, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+        names = line.split()
+        if len(names) == 2:
+            listed.add(names[0])
+            yield f"{path.name}:{i}", names[0], names[1]
+        elif names:
+            report.drop(f"{path.name}:{i}", f"{len(names)} words; expected two, a picture and a garment")
+    for image in pictures_in(root / "image"):
+        if image.name not in listed:
+            report.note(f"image/{image.name}", f"not in {path.name}: not used")
+
+
+def has_viton(root: Path) -> bool:
+    return (root / "image").is_dir() and (root / "cloth").is_dir()

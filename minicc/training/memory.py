@@ -1,0 +1,75 @@
+"""What a run will need, said before it starts: weights, gradients, optimizer, activations."""
+
+import copy
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minicc.training.draws import Draws
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes."""
+
+    weights: int
+    gradients: int
+    optimizer: int  # AdamW: two numbers a trained weight; a quarter of it in 8 bit
+    average: int
+    activations: int  # kept for the backward pass
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
+        parts |= {"average": self.average, "activations": self.activations}
+        listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items() if size)
+        return f"needs about {self.total / 2**30:.1f} GB ({listed})"
+
+
+def estimate(
+    stage: nn.Module, batch: dict[str, Any], *, ema: bool = False, eight_bit: bool = False, half: bool = False
+) -> Estimate:
+    """Count what a step of the stage on this batch holds, without running it: on the meta device.
+
+    half: mixed precision, which keeps activations in two bytes. Working memory of single operations is not counted.
+    """
+    trained = sum(p.nbytes for p in stage.parameters() if p.requires_grad)
+    return Estimate(
+        weights=sum(p.nbytes for p in stage.parameters()),
+        gradients=trained,
+        optimizer=trained // 2 if eight_bit else 2 * trained,
+        average=trained if ema else 0,
+        activations=activations(stage, batch) // (2 if half else 1),
+    )
+
+
+def activations(stage: nn.Module, batch: dict[str, Any]) -> int:
+    """Bytes that autograd keeps for the backward pass of one step, weights not counted."""
+    ghost = copy.deepcopy(stage).to("meta")
+    weights = {p.untyped_storage()._cdata for p in ghost.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    moved = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = ghost(moved, Draws.at(0, 0))  # held, so that no storage is freed and its number given again
+    del loss
+    return sum(kept.values())
+
+
+def available(device: torch.device) -> int:
+    """Bytes that are free on the device, or in the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

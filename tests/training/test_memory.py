@@ -1,0 +1,63 @@
+"""The estimate against what autograd holds in a real step, and against arithmetic."""
+
+import torch
+from torch import nn
+
+from minicc.models.controlnet import ControlNet
+from minicc.small import small_stable_diffusion
+from minicc.training.draws import Draws
+from minicc.training.memory import estimate
+from minicc.training.stages import Phase1Stage
+from tests.training.toy import Rows, ToyStage
+
+
+def toy_batch(rows: int) -> dict:
+    return {"x": torch.stack([Rows()[i, i]["x"] for i in range(rows)])}
+
+
+def test_a_toys_memory_is_what_arithmetic_says():
+    stage, rows = ToyStage(), 10
+    weights = 4 * (8 * 16 + 16 + 16 * 8 + 8)
+    found = estimate(stage, toy_batch(rows), ema=True)
+    assert (found.weights, found.gradients, found.optimizer, found.average) == (weights, weights, 2 * weights, weights)
+    # kept: the first layer's input (8), SiLU's input and the second layer's (16 + 16), the difference to square (8)
+    assert found.activations == 4 * rows * (8 + 16 + 16 + 8)
+
+
+def phase1_batch(batch: int, size: int) -> dict:
+    zeros = torch.zeros(batch, 3, size, size)
+    return {"image": zeros, "mask": zeros[:, :1], "caption": ["a red dress"] * batch}
+
+
+def kept_in_a_real_step(stage: nn.Module, batch: dict) -> int:
+    """Bytes of distinct storages that autograd holds, weights not counted."""
+    weights = {p.untyped_storage().data_ptr() for p in stage.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = stage(batch, Draws.at(0, 0))
+    assert loss.isfinite()
+    return sum(size for pointer, size in kept.items() if pointer not in weights)
+
+
+def test_the_estimate_of_phase_1_is_never_too_little_and_at_most_a_third_too_much():
+    """Too much, because attention is counted without the fused kernels that keep no matrix."""
+    sd = small_stable_diffusion()
+    stage, batch = Phase1Stage(sd, ControlNet.from_unet(sd.unet)), phase1_batch(2, 64)
+    assert 1 <= estimate(stage, batch).activations / kept_in_a_real_step(stage, batch) < 1.34
+
+
+def test_recomputing_activations_needs_less_memory_by_the_estimate_too():
+    sd = small_stable_diffusion()
+    stage, batch = Phase1Stage(sd, ControlNet.from_unet(sd.unet)), phase1_batch(2, 64)
+    plain = estimate(stage, batch).activations
+    sd.unet.recompute = stage.control.recompute = True
+    assert estimate(stage, batch).activations < 0.6 * plain
+
+
+def test_the_estimate_says_what_it_consists_of():
+    assert str(estimate(ToyStage(), toy_batch(2))).startswith("needs about 0.0 GB (weights 0.00, gradients 0.00")
