@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tools.check_notebooks import complaints
+from tools.check_notebooks import MACHINE_PATH, complaints
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-NAME = re.compile(r"[\w.-]+")
 
 
 def declared() -> list[str]:
@@ -24,7 +23,7 @@ def declared() -> list[str]:
 def test_environment_yml_has_what_pyproject_has():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert sorted(pip) == sorted(declared())
+    assert sorted(pip) == sorted([*declared(), "-c constraints.txt", "-e ."])
     assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
 
 
@@ -43,21 +42,42 @@ def test_the_code_is_clean_to(tool):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def committed() -> list[Path]:
-    """All files under version control, or all source files where there is none (an unpacked archive)."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
-    names = listed.stdout.split("\n")[:-1] if listed.returncode == 0 else []
-    return [ROOT / n for n in names] or [*ROOT.glob("minicc/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("*.md")]
+def test_all_places_name_the_same_version():
+    version = PROJECT["version"]
+    assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]) == version
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def committed() -> dict[str, str]:
+    """Name and text of every text file under version control; all sources where there is none (an unpacked archive)."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    files = [ROOT / name for name in listed.stdout.split("\0")[:-1]]
+    files = files or [*ROOT.glob("*.*"), *(f for d in ("minicc", "tests", "tools") for f in (ROOT / d).rglob("*.*"))]
+    raw = {str(f.relative_to(ROOT)): f.read_bytes() for f in files if f.is_file()}
+    return {name: data.decode("utf-8") for name, data in raw.items() if b"\0" not in data[:8192]}
 
 
 def test_no_committed_file_names_a_path_of_a_machine():
-    path = re.compile(r"/(?:home|root|Users)/\w+|/work/(?:main|shared)")
-    for file in committed():
-        if file.suffix in {".py", ".md", ".toml", ".yml", ".yaml", ".txt", ".ipynb", ".json", ""} and file.is_file():
-            found = path.search(file.read_text("utf-8", errors="ignore"))
-            assert found is None or file == Path(__file__), (
-                f"{file.relative_to(ROOT)} names {found[0] if found else ''}"
-            )
+    found = {name: match[0] for name, text in committed().items() if (match := MACHINE_PATH.search(text))}
+    assert not found, found
+
+
+@pytest.mark.parametrize("folder", ["home", "root", "Users", "work", "tmp"])
+def test_a_path_of_a_machine_is_recognised(folder):
+    assert MACHINE_PATH.search(f'open("/{folder}/ada/character.png")')
+    assert not MACHINE_PATH.search(f"https://example.org/{folder}/ada and ./{folder}/ada and tests/{folder}/ada")
+
+
+def test_no_file_chooses_a_package_registry_for_the_user():
+    chosen = re.compile("(?:index" + "-url|find" + "-links|trusted" + "-host)")
+    found = {name: match[0] for name, text in committed().items() if (match := chosen.search(text))}
+    assert not found, found
+
+
+def test_ci_runs_what_the_readme_tells_a_newcomer_to_run():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o100, "not executable: chmod +x .ci/run"
+    assert script.read_text().split("\n")[-3:-1] == ["make demo", "make test"]
 
 
 def test_rooms_import_downward_only():
@@ -74,11 +94,53 @@ def test_rooms_import_downward_only():
                 assert any(module == a or module.startswith(a + ".") for a in allowed), f"{file.name} imports {module}"
 
 
-def test_the_notebook_check_finds_what_it_is_for(tmp_path):
-    cell = {"cell_type": "code", "execution_count": 3, "outputs": [{"output_type": "error"}], "source": "/home/me"}
-    notebook = tmp_path / "bad.ipynb"
-    notebook.write_text(json.dumps({"cells": [cell], "metadata": {"widgets": {}}}))
-    assert len(complaints(notebook)) == 4
-    good = {"cell_type": "code", "execution_count": 1, "outputs": [], "source": "1 + 1"}
-    notebook.write_text(json.dumps({"cells": [good], "metadata": {}}))
-    assert complaints(notebook) == []
+def saved(path: Path, *cells: dict, metadata: dict | None = None) -> Path:
+    path.write_text(json.dumps({"cells": list(cells), "metadata": metadata or {}}))
+    return path
+
+
+def code(count: int | None, *outputs: dict, source: str = "1 + 1", tags: tuple[str, ...] = ()) -> dict:
+    """A code cell as Jupyter saves it."""
+    meta = {"tags": list(tags)}
+    return {"cell_type": "code", "execution_count": count, "outputs": outputs, "source": source, "metadata": meta}
+
+
+TWO = {"output_type": "execute_result", "data": {"text/plain": ["2"]}}
+FIGURE = {"output_type": "display_data", "data": {"image/png": "…", "text/plain": ["<Figure size 600x400>"]}}
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "x_T"}
+WARNING = {"output_type": "stream", "name": "stderr", "text": ["careful"]}
+
+
+def test_the_notebook_check_has_nothing_against_a_good_notebook(tmp_path):
+    text = {"cell_type": "markdown", "source": "# DDIM"}
+    expected = code(2, ERROR, tags=("raises-exception",))
+    assert complaints(saved(tmp_path / "good.ipynb", text, code(1, TWO), expected, code(None, source=""))) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "metadata", "sentence"),
+    [
+        ([code(2, TWO)], {}, "in order"),
+        ([code(1, TWO), code(None, TWO)], {}, "in order"),
+        ([code(1, ERROR)], {}, "ends in an error"),
+        ([code(1, TWO, WARNING)], {}, "stderr"),
+        ([code(1, TWO, source="open('/home" + "/ada')")], {}, "path of one machine"),
+        ([code(1, TWO)], {"widgets": {}}, "widget state"),
+        ([code(1, FIGURE), code(2, TWO)], {}, "1 of 2 code cells"),
+        ([code(1, TWO, tags=("nbval-skip",))], {}, "0 of 1 code cells"),
+    ],
+)
+def test_the_notebook_check_finds(tmp_path, cells, metadata, sentence):
+    (found,) = complaints(saved(tmp_path / "bad.ipynb", *cells, metadata=metadata))
+    assert sentence in found
+
+
+def test_the_notebook_check_finds_what_is_no_notebook(tmp_path):
+    (tmp_path / "page.ipynb").write_text("<!doctype html>")
+    (found,) = complaints(tmp_path / "page.ipynb")
+    assert "not a notebook" in found
+
+
+def test_every_committed_notebook_is_clean():
+    notebooks = [ROOT / name for name in committed() if name.endswith(".ipynb")]
+    assert {path.name: complaints(path) for path in notebooks} == {path.name: [] for path in notebooks}

@@ -20,7 +20,7 @@ def complaints(path: Path) -> list[str]:
     text = path.read_text("utf-8")
     try:
         notebook = json.loads(text)
-        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()]
     except (ValueError, KeyError, TypeError):
         return ["not a notebook: expected the JSON that Jupyter saves"]
     found = [*of_counts(code), *(sentence for i, cell in enumerate(code, 1) for sentence in of_cell(i, cell))]
@@ -35,9 +35,8 @@ def complaints(path: Path) -> list[str]:
 
 
 def of_counts(code: list[dict[str, Any]]) -> list[str]:
-    """Cells without code keep no count; all others must be 1, 2, 3, … as in one fresh run."""
-    counts = [cell.get("execution_count") for cell in code if "".join(cell["source"]).strip()]
-    in_order = counts == list(range(1, len(counts) + 1))
+    """The counts must be 1, 2, 3, … as in one fresh run; empty cells, which keep none, are left out before."""
+    in_order = [cell.get("execution_count") for cell in code] == list(range(1, len(code) + 1))
     return [] if in_order else ["cells were not executed once each, in order: restart the kernel and run all"]
 
 

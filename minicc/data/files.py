@@ -1,4 +1,4 @@
-"""Finding pictures and their captions in folders."""
+"""Finding pictures in folders."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,3 @@ def subfolders(folder: Path) -> list[Path]:
 def natural(path: Path) -> list[tuple[int, str]]:
     """A sorting key in which runs of digits count as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def caption_beside(path: Path) -> str:
-    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""

@@ -34,6 +34,8 @@ def read_folder(path: str | Path, layout: str | None = None, check: bool = True)
     for sample in samples:
         if not sample.caption:
             report.note(sample.name, "no caption")
+        if not sample.mask and not sample.layers:
+            report.note(sample.name, "no mask")
     report.kept = len(samples)
     return samples, report
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicc.data.files import caption_beside, pictures_in, subfolders
+from minicc.data.files import pictures_in, subfolders
 from minicc.data.report import Report
-from minicc.data.samples import CLASSES, Sample, inside
+from minicc.data.samples import CLASSES, CLOTHES, Sample, caption_in, inside
 from minicc.errors import PictureError
 
 GARMENTS = {  # words in a layer's name → what it is; the first that fits
@@ -30,19 +30,22 @@ def read_layers(root: Path, report: Report) -> Iterator[Sample]:
             report.drop(folder.name, "no pictures in this sub-folder")
             continue
         try:
-            layers = tuple((inside(root, f"{folder.name}/{path.name}"), class_of(path.stem)) for path in files)
+            yield character(root, folder.name, files)
         except PictureError as error:
             report.drop(folder.name, error)
             continue
-        worn = [readable_name(path.stem) for path, number in layers if 0 < number <= 5]
         if len(files) > 1 and not all(path.stem[:1].isdecimal() for path in files):
             order = " under ".join(path.stem for path in files)
-            report.note(
-                folder.name, f"layers lie in the order of their names ({order}): put a number first to change it"
-            )
-        yield Sample(folder.name, folder, caption_beside(folder / "caption.txt") or ", ".join(worn), layers=layers)
+            report.note(folder.name, f"layers in the order of their names ({order}): put numbers first to change it")
     for path in pictures_in(root):
         report.note(path.name, "beside the characters' sub-folders: not used")
+
+
+def character(root: Path, name: str, files: list[Path]) -> Sample:
+    """One sub-folder. The caption is in its caption.txt, else made of the names of the clothes' layers."""
+    layers = tuple((inside(root, f"{name}/{path.name}"), class_of(path.stem)) for path in files)
+    worn = [readable_name(path.stem) for path, number in layers if number in CLOTHES]
+    return Sample(name, root / name, caption_in(root, f"{name}/caption.txt") or ", ".join(worn), layers=layers)
 
 
 def class_of(stem: str) -> int:

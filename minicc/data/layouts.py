@@ -11,11 +11,11 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from minicc.data.files import caption_beside, pictures_below, subfolders
+from minicc.data.files import pictures_below, subfolders
 from minicc.data.layers import looks_like_layers, read_layers
 from minicc.data.metadata import has_metadata, read_metadata
 from minicc.data.report import Report
-from minicc.data.samples import Sample, inside
+from minicc.data.samples import Sample, caption_in, inside
 from minicc.data.viton import has_viton, read_viton
 from minicc.errors import PictureError
 
@@ -24,13 +24,12 @@ SPLITS = ("train", "val", "valid", "validation", "dev", "test")
 
 def read_pictures(root: Path, report: Report) -> Iterator[Sample]:
     """Every picture, here and below; there are no masks, so phase 1 cannot learn from them, but a VAE can."""
-    for path in sorted(root.rglob("*"), key=natural):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            name = path.relative_to(root).as_posix()
-            try:
-                yield Sample(name, inside(root, name), caption_beside(path.with_suffix(".txt")))
-            except PictureError as error:
-                report.drop(name, error)
+    for path in pictures_below(root):
+        name = path.relative_to(root).as_posix()
+        try:
+            yield Sample(name, inside(root, name), caption_in(root, str(Path(name).with_suffix(".txt"))))
+        except PictureError as error:
+            report.drop(name, error)
 
 
 def recognise(root: Path, layout: str | None = None) -> tuple[Path, str]:

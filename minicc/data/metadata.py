@@ -106,6 +106,8 @@ def from_image_row(root: Path, where: str, row: Row, report: Report) -> Iterator
 
 def from_pair(root: Path, where: str, row: Row, report: Report) -> Iterator[Sample]:
     """One character in outfits A and B: A is a sample whose target is B, and B, if there, one whose target is A."""
+    if not row.get("person_a"):
+        raise PictureError("person_a is empty; name the picture there")
     for this, other in (("a", "b"), ("b", "a")):
         if not row.get(f"person_{this}"):
             continue

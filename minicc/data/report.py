@@ -33,9 +33,7 @@ class Report:
             groups: dict[str, list[str]] = {}
             for name, said in table.items():
                 groups.setdefault(said, []).append(name)
-            rows = [
-                f"  {fate}: {said}: {', '.join(listed[:names])}{more(listed, names)}" for said, listed in groups.items()
-            ]
+            rows = [f"  {fate}: {said}: {first_few(listed, names)}" for said, listed in groups.items()]
             lines += rows[: 4 * names] + ([f"  … and {len(rows) - 4 * names} more"] if len(rows) > 4 * names else [])
         return "\n".join(lines)
 
@@ -46,8 +44,8 @@ class Report:
         add(self.notes, name, what)
 
 
-def more(listed: list[str], names: int) -> str:
-    return f" and {len(listed) - names} more" if len(listed) > names else ""
+def first_few(names: list[str], n: int) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
 def add(table: dict[str, str], name: str, words: str) -> None:
@@ -63,7 +61,8 @@ def checked(sample: Sample, report: Report) -> Sample | None:
     """
     try:
         image = image_of(sample)
-        notes = image.info["notes"] + (open_mask(sample.mask).info["notes"] if sample.mask else [])
+        notes = list(image.info["notes"])
+        notes += [f"mask: {note}" for note in open_mask(sample.mask).info["notes"]] if sample.mask else []
         if (sample.mask or sample.layers) and not clothes(index_of(sample, image.size)).any():
             notes = [*notes, "its mask shows no clothes"]
     except PictureError as error:

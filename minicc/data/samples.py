@@ -44,6 +44,12 @@ def inside(root: Path, name: object) -> Path:
     return path
 
 
+def caption_in(root: Path, name: str) -> str:
+    """The words in a text file of the folder; "" if there is none."""
+    path = inside(root, name)
+    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""
+
+
 def image_of(sample: Sample) -> Image.Image:
     """The character, RGB or RGBA; layers are merged. Notes in `info["notes"]`."""
     if not sample.layers:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from minicc.data.files import caption_beside, pictures_in
+from minicc.data.files import pictures_in
 from minicc.data.report import Report
-from minicc.data.samples import Sample, inside
+from minicc.data.samples import Sample, caption_in, inside
 from minicc.errors import PictureError
 
 # Its parse maps number as LIP does, 0 … 19, but for 10, which is the neck. → CLASSES
@@ -28,7 +28,7 @@ def read_viton(root: Path, report: Report) -> Iterator[Sample]:
             yield Sample(
                 name=image if image == cloth else f"{image} in {cloth}",
                 image=person,
-                caption=caption_beside(inside(root / "caption", Path(image).with_suffix(".txt").as_posix())),
+                caption=caption_in(root, f"caption/{Path(image).stem}.txt"),
                 mask=inside(parse, Path(image).with_suffix(".png").as_posix()),
                 labels=VITON,
                 garment=inside(root / "cloth", cloth),

@@ -1,13 +1,12 @@
 """What is computed once and kept on disk: drawn dolls, latents. A cache of other things is noticed and remade."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from minicc.training.checkpoint import write_atomically
 
@@ -57,9 +56,3 @@ def digest_of(*parts: object) -> str:
 
 def as_bytes(tensor: Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-
-
-@torch.no_grad()
-def encode_all(encode: Callable[[Tensor], Tensor], batches: Iterable[Tensor], total: int) -> Tensor:
-    """encode over batches of pictures, results stacked in float16: a thousand 512-pixel pictures are 33 MB."""
-    return torch.cat([encode(batch).half().cpu() for batch in tqdm(batches, total=total, desc="encoding")])

@@ -1,66 +1,104 @@
 """`minicc train STAGE`: the options of the command line → a stage, its data, the loop, and the result as a file."""
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
+from tqdm import trange
 
-import minicc
 from minicc.data.folder import PictureFolder
-from minicc.data.masks import paint
 from minicc.models.controlnet import ControlNet
-from minicc.training.draws import Order, rng
+from minicc.models.tokenizer import tokenize
+from minicc.models.vae import VAE
+from minicc.pipeline import StableDiffusion, load
+from minicc.training.cache import digest_of, kept
+from minicc.training.data import Latents, Painted, Pictures, in_range
+from minicc.training.dolls_cache import draw_dolls, texts
+from minicc.training.draws import Order
 from minicc.training.loop import Stage, TrainConfig, train
 from minicc.training.memory import available, estimate
-from minicc.training.stages import Phase1Stage
+from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
+from minicc.training.tiny import new_base, new_vae, train_tokenizer
+from minicc.weights.export import save_vae
+from minicc.weights.load import load_vae
 
 CONFIG = ("steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit")
+SHOWN = 12  # pictures on a validation sheet
 
 
 def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
     options = {name: getattr(a, name) for name in CONFIG}
     config = TrainConfig(a.out, device=a.device, save_every=a.save_every, sample_every=a.sample_every, **options)
-    return {"phase1": train_phase1}[a.stage](a, config)
+    return {"vae": train_vae, "base": train_base, "phase1": train_phase1}[a.stage](a, config)
+
+
+def train_vae(a: Namespace, config: TrainConfig) -> Path:
+    """The tiny VAE on dolls and their garments; its scaling factor is measured at the end. A diffusers folder."""
+    dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
+    shown = draw_dolls(a.cache, "val", SHOWN, a.size or 128)["image"]
+    stage = VAEStage(new_vae(config.seed), in_range(shown))
+    data = Pictures(dolls, config.seed)
+    announce(stage, data, config)
+    train(stage, data, config)
+    vae = stage.vae.eval()
+    vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, dolls["image"][:512]))
+    return save_vae(vae, a.out / "vae")
+
+
+@torch.no_grad()
+def scaling_factor(vae: VAE, images: torch.Tensor) -> float:
+    """1 / the standard deviation of latents: what makes them unit variance (Rombach et al. 2022, appendix G)."""
+    means = [vae.encode(in_range(batch)).mean for batch in images.split(32)]
+    return round(1 / torch.cat(means).std().item(), 5)
+
+
+def train_base(a: Namespace, config: TrainConfig) -> Path:
+    """The tiny U-Net and its text encoder on dolls and captions, in a trained VAE's latents. Saved as a whole model."""
+    vae = load_vae(a.vae).eval()
+    dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
+    captions = texts(dolls["caption"])
+    tokenizer = train_tokenizer(captions, a.out / "tokenizer")
+    sd = new_base(vae, tokenizer, config.seed)
+    latents = kept(
+        a.cache / "latents.safetensors",
+        digest_of(vae, dolls["image"]),
+        lambda: {"latents": encode_all(sd, dolls["image"])},
+    )["latents"]
+    shown = texts(draw_dolls(a.cache, "val", SHOWN, a.size or 128)["caption"])
+    stage = BaseStage(sd, shown=shown)
+    data = Latents(latents, tokenize(sd.tokenizer, captions))
+    announce(stage, data, config)
+    train(stage, data, config)
+    return sd.save(a.out / "sd", dtype=torch.float16)
+
+
+@torch.no_grad()
+def encode_all(sd: StableDiffusion, images: torch.Tensor, batch: int = 32) -> torch.Tensor:
+    """Scaled latents of uint8 pictures, (N, 4, h, w) in half precision: a hundred thousand of 128 pixels are 200 MB."""
+    starts = trange(0, len(images), batch, desc="encoding")
+    return torch.cat([sd.encode_image(in_range(images[i : i + batch])).half().cpu() for i in starts])
 
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet on a folder of characters with masks and captions; saved as a diffusers folder."""
-    sd = minicc.load(a.sd, device=a.device, prediction=a.prediction)
+    sd = load(a.sd, device=a.device, prediction=a.prediction)
     control = ControlNet.load(a.control, unet=sd.unet) if a.control else ControlNet.from_unet(sd.unet)
     for model in (sd.unet, control):
         model.recompute = a.recompute
     data = Painted(PictureFolder(a.data, size=a.size or sd.side), config.seed)
     stage = Phase1Stage(sd, control)
-    announce(stage, data, config, sd.device)
+    announce(stage, data, config)
     train(stage, data, config)
     return control.save(a.out / "controlnet")
 
 
-def announce(stage: Stage, data: Dataset, config: TrainConfig, device: torch.device) -> None:
+def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:
     """Say how much memory the run will need, and how much is free."""
-    batch = default_collate([data[key] for key in next(iter(Order(len(data), config.batch, 0, 0, 1)))])  # type: ignore[arg-type]
+    keys = next(iter(Order(len(data), config.batch, 0, 0, 1)))  # type: ignore[arg-type]
     options = {"ema": config.ema > 0, "eight_bit": config.eight_bit, "half": config.precision != "no"}
-    print(f"{estimate(stage, batch, **options)}; {available(device) / 2**30:.1f} GB are free")
-
-
-class Painted(Dataset):
-    """Characters with masks as hands paint them over their clothes, fresh for every position of the run."""
-
-    def __init__(self, pictures: Dataset, seed: int):
-        self.pictures, self.seed = pictures, seed
-
-    def __len__(self) -> int:
-        return len(self.pictures)  # type: ignore[arg-type]
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, object]:
-        """key: (index, position), from Order."""
-        index, position = key
-        sample = dict(self.pictures[index])
-        layer = sample["mask"][0].numpy() > 0
-        if layer.any():
-            painted = paint(layer, rng(self.seed, position, 3))
-            sample["mask"] = torch.from_numpy(painted.astype(np.float32))[None]
-        return sample
+    device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
+    need = estimate(stage, default_collate([data[key] for key in keys]), **options)
+    print(f"{need}; {available(device) / 2**30:.1f} GB are free", flush=True)

@@ -49,6 +49,11 @@ class EMA:
         finally:
             self.put(kept)
 
+    def finish(self) -> None:
+        """Leave the averaged weights in the module."""
+        if self.decay:
+            self.put(self.average)
+
     @torch.no_grad()
     def put(self, tensors: dict[str, Tensor]) -> None:
         """Overwrite the module's parameters."""

@@ -68,6 +68,8 @@ class Stage(nn.Module, ABC):
 def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
     """Train to the last step, resuming from the newest good checkpoint in config.out; returns the last loss.
 
+    Afterwards the stage holds the averaged weights, if the config asks for an average.
+
     Raises Error at the first loss that is not finite, with the step, the batch's names and the last checkpoint.
     """
     accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
@@ -100,6 +102,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
             after_step(step + 1, stage, optimizer, ema, config, curves)
         accelerator.wait_for_everyone()
     curves.close()
+    ema.finish()
     return loss
 
 

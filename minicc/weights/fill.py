@@ -64,14 +64,13 @@ def _assign(
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     release: Callable[[], None],
-    check_numbers: Callable[[], None],
+    check_numbers: Callable[[Callable[[], None]], None],
 ) -> None:
     check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
-    check_numbers()
     dtype = dtype or widest(state)
     copies = torch.device(device or "cpu").type != "cpu" or any(v.dtype != dtype for v in state.values())
-    if copies:  # else the pages just read are the model's
-        release()
+    release = release if copies else lambda: None  # without copies the file's pages are the model's
+    check_numbers(release)
     done, copied = {}, 0
     for key, value in state.items():
         done[key] = place(value, device, dtype)
@@ -79,8 +78,7 @@ def _assign(
         if copied > PIECE:
             release()
             copied = 0
-    if copies:
-        release()
+    release()
     module.load_state_dict(done, strict=True, assign=True)
 
 
@@ -104,24 +102,31 @@ def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
 
 
 @contextmanager
-def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[], None]]:
+def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[Callable[[], None]], None]]:
     """Look at every number in the background, in the file's order: what is mapped is read from front to back.
 
-    Gives a function that waits for the end, and raises WeightsError at a NaN or an infinity, naming the key.
+    Gives a function that waits for the end, calling `release` (its argument) now and then, and raises WeightsError at a
+    NaN or an infinity, naming the key.
     """
     floats = [(key, value) for key, value in state.items() if value.is_floating_point() and value.numel()]
     floats.sort(key=lambda item: item[1].data_ptr())
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
     looks = [pool.submit(is_finite, value) for _, value in floats]
 
-    def check() -> None:
+    def check(release: Callable[[], None]) -> None:
+        seen = 0
         for (key, value), look in zip(floats, looks, strict=True):
+            seen += value.nbytes
             if not look.result():
                 bad = int((~torch.isfinite(value)).sum())
                 raise WeightsError(
                     f"{name}: {key} holds {bad} values of {value.numel()} that are NaN or infinite: the training "
                     "broke, or the conversion to half precision overflowed. Take another version of the file"
                 )
+            if seen > PIECE:
+                release()
+                seen = 0
+        release()
 
     try:
         yield check

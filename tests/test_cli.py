@@ -1,0 +1,107 @@
+"""The command line on files as users have them: official layouts, real and drawn pictures."""
+
+import json
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicc.cli import main
+from minicc.models.controlnet import ControlNet
+from minicc.small import small_controlnet, small_stable_diffusion
+from tests.outfit.test_compose import picture, square
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory) -> Path:
+    """A folder with a small checkpoint and a ControlNet as CompVis single files, a character and a mask."""
+    folder = tmp_path_factory.mktemp("official")
+    sd = small_stable_diffusion()
+    sd.save(folder / "sd.safetensors", layout="compvis")
+    small_controlnet(sd).save(folder / "control.safetensors", layout="compvis")
+    picture((70, 50), "RGBA").save(folder / "character.png")
+    Image.fromarray(square((70, 50), (20, 10, 40, 40)).astype(np.uint8) * 255).save(folder / "mask.png")
+    return folder
+
+
+def phase1(folder: Path, out: Path, *more: str) -> int:
+    files = ["--sd", "sd.safetensors", "--control", "control.safetensors", "--character", "character.png"]
+    files = [str(folder / f) if "." in f else f for f in [*files, "--mask", "mask.png"]]
+    return main(["phase1", *files, "--prompt", "a red dress", "--out", str(out), "--steps", "2", *more])
+
+
+def test_phase1_goes_the_whole_way_on_official_layouts(official, tmp_path):
+    assert phase1(official, tmp_path / "new" / "o.png") == 0
+    before, after = (np.asarray(Image.open(f)) for f in (official / "character.png", tmp_path / "new" / "o.png"))
+    mask = np.asarray(Image.open(official / "mask.png")) > 0
+    assert np.array_equal(before[~mask], after[~mask])
+    assert (before[mask] != after[mask]).any()
+
+
+def test_variants_are_numbered_and_differ(official, tmp_path):
+    assert phase1(official, tmp_path / "o.png", "--variants", "2") == 0
+    a, b = (Image.open(tmp_path / f"o-{i}.png").tobytes() for i in range(2))
+    assert a != b
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--mask", "nowhere.png", "nowhere.png"),
+        ("--sd", "nowhere.safetensors", "nowhere.safetensors"),
+        ("--character", "mask.txt", "mask.txt"),
+    ],
+)
+def test_a_users_mistake_is_one_clear_line_and_nothing_is_written(official, tmp_path, capsys, option, value, words):
+    (official / "mask.txt").write_text("not a picture")
+    assert phase1(official, tmp_path / "o.png", option, str(official / value)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("minicc: ")
+    assert words in error
+    assert not (tmp_path / "o.png").exists()
+
+
+def folder_of_characters(folder: Path) -> Path:
+    """Six pictures with masks and captions, in the imagefolder convention."""
+    folder.mkdir()
+    rows = []
+    for i in range(6):
+        picture((32, 32), seed=i).save(folder / f"{i}.png")
+        Image.fromarray(square((32, 32), (8, 8, 24, 30)).astype(np.uint8) * 255).save(folder / f"{i}-mask.png")
+        rows.append({"file_name": f"{i}.png", "mask_file_name": f"{i}-mask.png", "text": f"outfit {i}"})
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+def test_train_phase1_saves_a_controlnet_that_phase1_loads_and_diffusers_opens(official, tmp_path, capsys):
+    data, out = folder_of_characters(tmp_path / "data"), tmp_path / "run"
+    options = ["--steps", "3", "--batch", "2", "--size", "32", "--save-every", "2", "--device", "cpu"]
+    sd = str(official / "sd.safetensors")
+    assert main(["train", "phase1", "--sd", sd, "--data", str(data), "--out", str(out), *options]) == 0
+    assert "needs about" in capsys.readouterr().out
+    theirs = diffusers.ControlNetModel.from_pretrained(out / "controlnet")
+    ours = ControlNet.load(out / "controlnet")
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert ours.controlnet_mid_block.weight.abs().max() > 0
+    assert phase1(official, tmp_path / "o.png", "--control", str(out / "controlnet")) == 0
+
+
+def test_training_on_real_characters_takes_real_steps(official, tmp_path, shared):
+    options = ["--steps", "2", "--batch", "2", "--size", "64", "--device", "cpu", "--out", str(tmp_path / "run")]
+    data = str(shared / "characters" / "lpc" / "val")
+    assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), "--data", data, *options]) == 0
+    assert (tmp_path / "run" / "controlnet" / "config.json").is_file()
+
+
+def test_export_writes_the_file_that_a1111_and_comfyui_read(official, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    assert (
+        main(["export", "--control", str(official / "control.safetensors"), "--layout", "compvis", "--out", str(out)])
+        == 0
+    )
+    from safetensors import safe_open
+
+    with safe_open(out, "pt") as file:
+        assert all(key.startswith("control_model.") for key in file.keys())  # noqa: SIM118 (not a dict)
