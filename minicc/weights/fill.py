@@ -18,20 +18,31 @@ SHOWN = 10
 PIECE = 256 * 2**20  # bytes converted between two releases of the mapped file
 
 
+def keep() -> None:
+    """Let go of nothing: where no number is copied, the file's pages are the model's."""
+
+
+def copies(state: State, device: torch.device | str | None, dtype: torch.dtype) -> bool:
+    """Whether the module gets other memory than the file's."""
+    return torch.device(device or "cpu").type != "cpu" or any(v.dtype != dtype for v in state.values())
+
+
 def build(
     make: Callable[[], M],
     state: State,
     name: str,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    release: Callable[[], None] = lambda: None,
+    release: Callable[[], None] = keep,
 ) -> M:
     """A module without memory (the meta device), then filled with `state`, in evaluation mode.
 
     make: makes the module. name: what to call the weights in an error. device: None is the CPU. dtype: None is the
     widest that the state has. release: called now and then when numbers were copied, to let go of the file's pages.
     """
-    with numbers_looked_at(state, name) as check_numbers:  # while the module is made
+    dtype = dtype or widest(state)
+    release = release if copies(state, device, dtype) else keep
+    with numbers_looked_at(state, name, release) as check_numbers:  # while the module is made
         with torch.device("meta"):
             module = make()
         _assign(module, state, name, device, dtype, release, check_numbers)
@@ -47,13 +58,15 @@ def fill(
     name: str,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
-    release: Callable[[], None] = lambda: None,
+    release: Callable[[], None] = keep,
 ) -> None:
     """Load `state` strictly. Where neither device nor dtype changes, the module's parameters *are* the given tensors.
 
     Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
-    with numbers_looked_at(state, name) as check_numbers:
+    dtype = dtype or widest(state)
+    release = release if copies(state, device, dtype) else keep
+    with numbers_looked_at(state, name, release) as check_numbers:
         _assign(module, state, name, device, dtype, release, check_numbers)
 
 
@@ -62,15 +75,12 @@ def _assign(
     state: State,
     name: str,
     device: torch.device | str | None,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     release: Callable[[], None],
-    check_numbers: Callable[[Callable[[], None]], None],
+    check_numbers: Callable[[], None],
 ) -> None:
     check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
-    dtype = dtype or widest(state)
-    copies = torch.device(device or "cpu").type != "cpu" or any(v.dtype != dtype for v in state.values())
-    release = release if copies else lambda: None  # without copies the file's pages are the model's
-    check_numbers(release)
+    check_numbers()
     done, copied = {}, 0
     for key, value in state.items():
         done[key] = place(value, device, dtype)
@@ -102,30 +112,34 @@ def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
 
 
 @contextmanager
-def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[Callable[[], None]], None]]:
+def numbers_looked_at(state: State, name: str, release: Callable[[], None] = keep) -> Iterator[Callable[[], None]]:
     """Look at every number in the background, in the file's order: what is mapped is read from front to back.
 
-    Gives a function that waits for the end, calling `release` (its argument) now and then, and raises WeightsError at a
-    NaN or an infinity, naming the key.
+    Gives a function that waits for the end, and raises WeightsError at a NaN or an infinity, naming the key.
     """
     floats = [(key, value) for key, value in state.items() if value.is_floating_point() and value.numel()]
     floats.sort(key=lambda item: item[1].data_ptr())
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    looks = [pool.submit(is_finite, value) for _, value in floats]
+    seen = 0
 
-    def check(release: Callable[[], None]) -> None:
-        seen = 0
-        for (key, value), look in zip(floats, looks, strict=True):
-            seen += value.nbytes
-            if not look.result():
+    def look(value: Tensor) -> bool:
+        nonlocal seen
+        finite, seen = is_finite(value), seen + value.nbytes
+        if seen > PIECE:
+            seen = 0
+            release()
+        return finite
+
+    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
+    looks = [pool.submit(look, value) for _, value in floats]
+
+    def check() -> None:
+        for (key, value), done in zip(floats, looks, strict=True):
+            if not done.result():
                 bad = int((~torch.isfinite(value)).sum())
                 raise WeightsError(
                     f"{name}: {key} holds {bad} values of {value.numel()} that are NaN or infinite: the training "
                     "broke, or the conversion to half precision overflowed. Take another version of the file"
                 )
-            if seen > PIECE:
-                release()
-                seen = 0
         release()
 
     try:

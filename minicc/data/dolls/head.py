@@ -6,8 +6,27 @@ from minicc.data.dolls.pieces import Piece, detail, patch, seam
 FACE = both((0, -0.175), (0.11, -0.15), (0.168, -0.06), (0.172, 0.03), (0.15, 0.1), (0.085, 0.165), (0, 0.186))
 EXPRESSIONS = ("smiling", "laughing", "calm", "surprised", "winking", "grumpy")
 EYE_X, EYE_Y = 0.078, 0.048
-ALMOND = ((-0.036, 0.0), (-0.026, -0.045), (0.004, -0.058), (0.032, -0.042), (0.038, 0.006), (0.022, 0.046), (-0.004, 0.052), (-0.028, 0.04))
-LASH = ((-0.046, -0.016), (-0.034, -0.052), (0.002, -0.068), (0.036, -0.052), (0.056, -0.024), (0.042, -0.022), (0.03, -0.036), (0.002, -0.048), (-0.026, -0.038))
+ALMOND = (
+    (-0.036, 0.0),
+    (-0.026, -0.045),
+    (0.004, -0.058),
+    (0.032, -0.042),
+    (0.038, 0.006),
+    (0.022, 0.046),
+    (-0.004, 0.052),
+    (-0.028, 0.04),
+)
+LASH = (
+    (-0.046, -0.016),
+    (-0.034, -0.052),
+    (0.002, -0.068),
+    (0.036, -0.052),
+    (0.056, -0.024),
+    (0.042, -0.022),
+    (0.03, -0.036),
+    (0.002, -0.048),
+    (-0.026, -0.038),
+)
 
 
 def head() -> list[Piece]:
@@ -47,7 +66,15 @@ def right_eye(expression: str) -> list[Piece]:
 def arc(x: float, up: bool) -> Piece:
     """A closed eye."""
     bow = -0.034 if up else 0.03
-    return seam("head", (x - 0.044, EYE_Y + 0.014), (x, EYE_Y + bow), (x + 0.044, EYE_Y + 0.014), fill="lash", layer="head", width=0.018)
+    return seam(
+        "head",
+        (x - 0.044, EYE_Y + 0.014),
+        (x, EYE_Y + bow),
+        (x + 0.044, EYE_Y + 0.014),
+        fill="lash",
+        layer="head",
+        width=0.018,
+    )
 
 
 def placed(path: Path, side: int, dy: float = 0) -> Path:
@@ -92,11 +119,22 @@ def mouth(expression: str) -> list[Piece]:
     y = 0.127
     if expression == "laughing":
         shape = both((0, y - 0.008), (0.04, y - 0.01, 1), (0.028, y + 0.024), (0, y + 0.034))
-        return [patch("head", shape, "mouth", "head", shaded=False), detail("head", ellipse(0, y + 0.024, 0.018, 0.01), "tongue", "head")]
+        return [
+            patch("head", shape, "mouth", "head", shaded=False),
+            detail("head", ellipse(0, y + 0.024, 0.018, 0.01), "tongue", "head"),
+        ]
     if expression == "surprised":
         return [patch("head", ellipse(0, y + 0.008, 0.013, 0.016), "mouth", "head", shaded=False)]
     if expression == "calm":
-        return [seam("head", (-0.018, y + 0.004), (0, y + 0.007), (0.018, y + 0.004), fill="lash", layer="head", width=0.01)]
+        return [
+            seam("head", (-0.018, y + 0.004), (0, y + 0.007), (0.018, y + 0.004), fill="lash", layer="head", width=0.01)
+        ]
     if expression == "grumpy":
-        return [seam("head", (-0.024, y + 0.016), (0, y + 0.004), (0.024, y + 0.016), fill="lash", layer="head", width=0.011)]
-    return [seam("head", (-0.034, y - 0.004), (0, y + 0.015), (0.034, y - 0.004), fill="lash", layer="head", width=0.011)]
+        return [
+            seam(
+                "head", (-0.024, y + 0.016), (0, y + 0.004), (0.024, y + 0.016), fill="lash", layer="head", width=0.011
+            )
+        ]
+    return [
+        seam("head", (-0.034, y - 0.004), (0, y + 0.015), (0.034, y - 0.004), fill="lash", layer="head", width=0.011)
+    ]

@@ -60,10 +60,7 @@ def mirror(pieces: Sequence[Piece]) -> list[Piece]:
     """The pieces, and their mirror images on the other limb."""
     swap = {"_l": "_r", "_r": "_l"}
     other = [
-        replace(
-            p, path=curves.mirrored(p.path), bone=turned(p.bone, swap), layer=turned(p.layer, swap)
-        )
-        for p in pieces
+        replace(p, path=curves.mirrored(p.path), bone=turned(p.bone, swap), layer=turned(p.layer, swap)) for p in pieces
     ]
     return [*pieces, *other]
 
@@ -90,8 +87,14 @@ def palette_of(main: Colour, second: Colour) -> dict[str, Colour]:
     }
 
 
-def lay(canvas: Canvas, pieces: Sequence[Piece], slot: str, rig: Mapping[str, Affine], palette: Palette,
-        cloth: Cloth | None = None) -> None:
+def lay(
+    canvas: Canvas,
+    pieces: Sequence[Piece],
+    slot: str,
+    rig: Mapping[str, Affine],
+    palette: Palette,
+    cloth: Cloth | None = None,
+) -> None:
     """Draw a slot's pieces of one layer: outlines of the base first, then their insides, then what lies on top."""
     for base, group in groupby(pieces, key=lambda p: p.base):
         together = list(group)
@@ -136,8 +139,9 @@ def line_width(canvas: Canvas) -> float:
     return max(LINE, 1.05 / canvas.size) * canvas.zoom
 
 
-def inside(canvas: Canvas, piece: Piece, slot: str, rig: Mapping[str, Affine], palette: Palette,
-           cloth: Cloth | None) -> tuple[Box, np.ndarray]:
+def inside(
+    canvas: Canvas, piece: Piece, slot: str, rig: Mapping[str, Affine], palette: Palette, cloth: Cloth | None
+) -> tuple[Box, np.ndarray]:
     """The piece without its line; returns the canvas pixels it covers."""
     place = rig[piece.bone]
     number = canvas.number(slot, piece.bone, place)
