@@ -40,6 +40,7 @@ class StableDiffusion:
     family: str = "sd1"  # or "sd1-inpaint", "sd2": decides the layout of an export
     tokenizer_source: Path | None = None  # its folder; None: the official vocabulary
     notes: list[str] = field(default_factory=list)  # what the loader assumed
+    extra: dict[str, Tensor] = field(default_factory=dict)  # what a CompVis file holds beside the models
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +152,7 @@ class StableDiffusion:
     def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:
         """To a folder that diffusers opens, or (layout="compvis") to one .safetensors file; dtype: of the file."""
         parts = Parts(self.unet, self.vae, self.text_encoder, self.family, self.schedule.to_config())
+        parts.extra = self.extra
         saved = save_stable_diffusion(parts, path, layout, dtype, self.tokenizer_source or CLIP_TOKENIZER)
         if layout == "diffusers":
             self.tokenizer.save_pretrained(saved / "tokenizer")  # its length and padding, which the vocabulary lacks
@@ -217,6 +219,7 @@ def load(
         family=parts.family,
         tokenizer_source=parts.tokenizer_source,
         notes=parts.notes,
+        extra=parts.extra,
     )
 
 

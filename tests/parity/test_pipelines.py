@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from minicc.data.tensors import to_tensor
 from minicc.diffusion.ddim import ddim_sample
@@ -82,3 +84,16 @@ def test_a_controlled_unet_predicts_the_same_noise_as_diffusers(saved, ours):
         ).sample
         eps = ours.unet(x, t, context, control=ControlNet.load(saved / "control")(x, t, context, hint))
     torch.testing.assert_close(eps, reference, atol=1e-5, rtol=1e-5)
+
+
+def test_a_compvis_file_comes_back_bit_for_bit_through_load_and_save(tmp_path):
+    """Also what it holds beside the models, such as schedule buffers."""
+    small_stable_diffusion().save(tmp_path / "models.safetensors", layout="compvis")
+    state = load_file(tmp_path / "models.safetensors") | {"betas": torch.linspace(1e-4, 1e-2, 1000)}
+
+    with safe_open(tmp_path / "models.safetensors", "pt") as file:
+        save_file(state, tmp_path / "a.safetensors", metadata=file.metadata())
+    load(tmp_path / "a.safetensors", device="cpu").save(tmp_path / "b.safetensors", layout="compvis")
+    again = load_file(tmp_path / "b.safetensors")
+    assert again.keys() == state.keys()
+    assert all(torch.equal(again[k], state[k]) for k in state)

@@ -144,8 +144,8 @@ def curly() -> list[Piece]:
 
 def bun() -> list[Piece]:
     """A knot on top, a parted fringe."""
-    knot = both((0, -0.305), (0.05, -0.295), (0.08, -0.25), (0.06, -0.2), (0, -0.19))
-    tie = both((0, -0.226), (0.05, -0.222), (0.06, -0.205), (0, -0.196))
+    knot = both((0, -0.268), (0.05, -0.26), (0.074, -0.232), (0.06, -0.2), (0, -0.19))
+    tie = both((0, -0.216), (0.05, -0.212), (0.056, -0.2), (0, -0.19))
     back = behind((0, -0.2), (0.16, -0.15), (0.196, -0.02), (0.18, 0.09), (0.1, 0.14), (0, 0.15))
     top = [Piece("head", knot, "hair", "behind"), Piece("head", tie, "tie", "behind", base=False)]
     return back + top + fringe("parted")

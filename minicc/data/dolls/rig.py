@@ -18,8 +18,8 @@ ARMS: dict[str, tuple[tuple[float, float], ...]] = {
 POSES = ("down", "hip", "clasped", "wave", "out")
 WIDTH = {"slim": 0.9, "average": 1.0, "sturdy": 1.13}  # of body and limbs
 BUILDS = tuple(WIDTH)
-HEAD = (0.5, 0.268)
-NECK = (0.5, 0.462)
+HEAD = (0.5, 0.28)
+NECK = (0.5, 0.474)
 SHOULDER, HIP, ANKLE = (0.106, 0.04), (0.058, 0.245), (0.062, 0.45)  # from the neck's base
 
 # What part of the frame a slot's shop picture shows: its centre from the neck's base, and its magnification.
