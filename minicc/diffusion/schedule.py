@@ -14,6 +14,7 @@ from torch import Tensor
 
 from minicc.diffusion.betas import BETA_RANGE, cosine_betas, linear_betas, scaled_linear_betas, zero_terminal_snr
 from minicc.errors import Error
+from minicc.fields import checked
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace")
@@ -251,8 +252,9 @@ class NoiseSchedule:
             raise Error(
                 "trained_betas: a table of betas is not supported: beta_schedule with beta_start and beta_end is"
             )
-        fields = {ours: config.get(theirs, default) for theirs, (ours, default) in CONFIG_FIELDS.items()}
-        return cls(kind=KIND_OF[config.get("beta_schedule", "linear")], **fields)
+        values = dict(CONFIG_FIELDS.values())
+        values |= checked(cls, config, {theirs: ours for theirs, (ours, _) in CONFIG_FIELDS.items()})
+        return cls(**values | {"kind": KIND_OF[config.get("beta_schedule", "linear")]})
 
     def to_config(self) -> dict[str, Any]:
         """A scheduler_config.json as a dict, that diffusers' DDIMScheduler opens."""

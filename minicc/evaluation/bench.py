@@ -68,7 +68,7 @@ def mirror(ours: nn.Module, kind: str, config: dict[str, Any]) -> Any:
     with torch.device("meta"):
         theirs = getattr(reference(), kind)(**config)
     theirs.load_state_dict(ours.state_dict(), strict=True, assign=True)
-    return theirs.requires_grad_(True).to(ours.conv_in.weight.device)  # type: ignore[union-attr, arg-type]
+    return theirs.requires_grad_(True).to(ours.conv_in.weight.device)  # type: ignore[union-attr]
 
 
 def unet_rows(config: UNetConfig, name: str, dtype: torch.dtype, batch: int, rounds: int) -> Iterator[Row]:

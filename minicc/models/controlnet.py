@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicc.errors import Error
+from minicc.fields import checked
 from minicc.models.blocks import Context
-from minicc.models.unet import EncoderHalf, UNet, UNetConfig, skip_channels
+from minicc.models.configs import UNetConfig
+from minicc.models.unet import EncoderHalf, UNet, skip_channels
 from minicc.models.zero_conv import lock, zero_conv
 
 
@@ -77,12 +79,24 @@ class HintEncoder(nn.Module):
         return self.conv_out(h)
 
 
+@dataclass(frozen=True)
+class HintShape:
+    """The hint encoder's part of a diffusers config."""
+
+    conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
+    conditioning_channels: int = 3
+
+    def __post_init__(self) -> None:
+        if min(self.conditioning_embedding_out_channels) < 1 or self.conditioning_channels < 1:
+            raise Error(f"config: {self}: expected channels of 1 or more")
+
+
 class ControlNet(EncoderHalf):
     """The trainable copy Θ_c, the hint encoder (Θ_z1), and the zero convolutions (Θ_z2): 12 + 1 in Stable Diffusion."""
 
     def __init__(
         self,
-        config: UNetConfig = UNetConfig(),  # noqa: B008 (frozen)
+        config: UNetConfig = UNetConfig(),
         hint_channels: Sequence[int] = (16, 32, 96, 256),
         conditioning_channels: int = 3,
     ):
@@ -134,8 +148,9 @@ class ControlNet(EncoderHalf):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ControlNet":
         """A ControlNet of this shape, its weights not yet loaded, from a diffusers config."""
-        hint_channels = config.get("conditioning_embedding_out_channels", (16, 32, 96, 256))
-        return cls(UNetConfig.from_config(config), hint_channels, config.get("conditioning_channels", 3))
+        shape = HintShape(**checked(HintShape, config))
+        hint_channels = shape.conditioning_embedding_out_channels
+        return cls(UNetConfig.from_config(config), hint_channels, shape.conditioning_channels)
 
     @classmethod
     def load(cls, source: str | Path, unet: UNet | None = None, **kwargs: Any) -> "ControlNet":

@@ -4,16 +4,13 @@ encode(x, temb, context) → middle activation and skips      (what a ControlNet
 decode(h, skips, temb, context) → ε (or v)                   (what stays locked)
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicc.errors import Error
 from minicc.models.blocks import (
     Context,
     Downsample,
@@ -24,79 +21,10 @@ from minicc.models.blocks import (
     run,
     timestep_embedding,
 )
+from minicc.models.configs import UNetConfig
 
 if TYPE_CHECKING:
     from minicc.models.controlnet import Control
-
-
-@dataclass(frozen=True)
-class UNetConfig:
-    """The shape of a U-Net; the defaults are Stable Diffusion 1.5."""
-
-    in_channels: int = 4  # 9 for inpainting models: x_t, mask, masked latent
-    out_channels: int = 4
-    block_out_channels: tuple[int, ...] = (
-        320,
-        640,
-        1280,
-        1280,
-    )  # one level each; half the side from level to level
-    layers_per_block: int = 2  # residual blocks a level; the decoder has one more
-    cross_attention_dim: int = 768  # width of the text encoder; 1024 in SD 2.x
-    heads: int | None = 8  # SD 1.x: 8 everywhere; None: 64 channels a head (SD 2.x)
-    use_linear_projection: bool = False  # True in SD 2.x
-    norm_num_groups: int = 32
-    sample_size: int = 64  # side of the latents that it was trained on: for pictures of 512 pixels
-
-    def __post_init__(self) -> None:
-        for width in self.block_out_channels:
-            parts = self.heads_of(width)
-            if parts < 1 or width % parts or width % self.norm_num_groups:
-                raise Error(
-                    f"a level of {width} channels cannot be cut into {parts or 'heads of 64 channels'} heads "
-                    f"and {self.norm_num_groups} norm groups: choose a multiple of both"
-                )
-
-    def heads_of(self, channels: int) -> int:
-        """Attention heads at a level of so many channels."""
-        return channels // 64 if self.heads is None else self.heads
-
-    @property
-    def temb_channels(self) -> int:
-        return 4 * self.block_out_channels[0]
-
-    def to_config(self) -> dict[str, Any]:
-        """The values of diffusers' UNet2DConditionModel config that describe this U-Net."""
-        widths, inner = self.block_out_channels, len(self.block_out_channels) - 1
-        heads = [self.heads_of(width) for width in widths] if self.heads is None else self.heads
-        return {
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "block_out_channels": list(widths),
-            "layers_per_block": self.layers_per_block,
-            "cross_attention_dim": self.cross_attention_dim,
-            "attention_head_dim": heads,  # diffusers' misnomer: it is the number of heads
-            "use_linear_projection": self.use_linear_projection,
-            "norm_num_groups": self.norm_num_groups,
-            "sample_size": self.sample_size,
-            "down_block_types": ["CrossAttnDownBlock2D"] * inner + ["DownBlock2D"],
-            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * inner,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "UNetConfig":
-        """From a diffusers config. Raises Error if it asks for what Stable Diffusion 1.x and 2.x do not have."""
-        names = {f.name for f in fields(cls)} - {"heads"}
-        values = {k: v for k, v in config.items() if k in names and v is not None}
-        widths = values["block_out_channels"] = tuple(config.get("block_out_channels", cls.block_out_channels))
-        heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
-        if isinstance(heads, (list, tuple)):
-            heads = None if [64 * h for h in heads] == list(widths) else same(heads, "attention_head_dim")
-        made = cls(**values, heads=heads)
-        for key in ("down_block_types", "up_block_types"):
-            if list(config.get(key, made.to_config()[key])) != made.to_config()[key]:
-                raise Error(f"{key}={config[key]} is not Stable Diffusion's: expected {made.to_config()[key]}")
-        return made
 
 
 class DownBlock(nn.Module):
@@ -258,10 +186,3 @@ def decoder_channels(config: UNetConfig) -> list[list[tuple[int, int]]]:
             h = width
         levels.append(level)
     return levels
-
-
-def same(values: Sequence[int], name: str) -> int:
-    """The one value that all of them are."""
-    if len(set(values)) > 1:
-        raise Error(f"{name}={list(values)}: expected one number of heads, or 64 channels a head at every level")
-    return values[0]

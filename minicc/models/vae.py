@@ -4,50 +4,16 @@ A KL-regularised VAE (Kingma & Welling 2013, arXiv 1312.6114; Rombach et al. 202
 the encoder gives mean and log variance of a Gaussian over latents, the decoder a picture.
 """
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicc.models.blocks import Attention, Context, Downsample, ResBlock, Upsample, pixels, run, tokens
+from minicc.models.configs import VAEConfig
 
 EPS = 1e-6  # of every GroupNorm here; the U-Net's is 1e-5
-
-
-@dataclass(frozen=True)
-class VAEConfig:
-    """The shape of a VAE; the defaults are Stable Diffusion's, 1.x and 2.x alike."""
-
-    in_channels: int = 3
-    out_channels: int = 3
-    latent_channels: int = 4
-    block_out_channels: tuple[int, ...] = (
-        128,
-        256,
-        512,
-        512,
-    )  # one level each; half the side from level to level
-    layers_per_block: int = 2  # residual blocks a level; the decoder has one more
-    norm_num_groups: int = 32
-    scaling_factor: float = 0.18215  # 1 / standard deviation of the latents
-
-    def to_config(self) -> dict[str, Any]:
-        """The values of diffusers' AutoencoderKL config that describe this VAE."""
-        levels = len(self.block_out_channels)
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {
-            "block_out_channels": list(self.block_out_channels),
-            "down_block_types": ["DownEncoderBlock2D"] * levels,
-            "up_block_types": ["UpDecoderBlock2D"] * levels,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "VAEConfig":
-        """From a diffusers config; what it does not say is Stable Diffusion's."""
-        values = {f.name: config[f.name] for f in fields(cls) if config.get(f.name) is not None}
-        return cls(**values | {"block_out_channels": tuple(config.get("block_out_channels", cls.block_out_channels))})
 
 
 @dataclass(frozen=True)

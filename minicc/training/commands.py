@@ -89,7 +89,8 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     for model in (sd.unet, control):
         model.recompute = a.recompute
     data = Painted(PictureFolder(a.data, size=a.size or sd.side), config.seed)
-    stage = Phase1Stage(sd, control)
+    shown = [data[i, i] for i in range(min(6, len(data)))]
+    stage = Phase1Stage(sd, control, shown=[sample for sample in shown if sample["mask"].any()])
     announce(stage, data, config)
     train(stage, data, config)
     return control.save(a.out / "controlnet")

@@ -24,6 +24,9 @@ from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 
 
+SMALLER = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How to train; what is trained is the stage's business."""
@@ -83,16 +86,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
     for step in range(start, config.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        loss = 0.0
-        for micro in range(config.accumulate):
-            batch, last = next(batches), micro == config.accumulate - 1
-            draws = Draws.at(config.seed, step * config.accumulate + micro, *place(accelerator))
-            with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-                part = model(batch, draws) / config.accumulate
-            accelerator.backward(part)
-            loss += accelerator.reduce(part.detach(), "mean").item()
-            if not math.isfinite(loss):
-                raise Error(not_finite(loss, step, batch, config))
+        loss = backward(model, batches, step, config, accelerator)
         norm = accelerator.clip_grad_norm_(parameters, config.clip)
         optimizer.step()
         optimizer.zero_grad()
@@ -103,6 +97,26 @@ def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
         accelerator.wait_for_everyone()
     curves.close()
     ema.finish()
+    return loss
+
+
+def backward(
+    model: nn.Module, batches: Iterator[dict[str, Any]], step: int, config: TrainConfig, accelerator: Accelerator
+) -> float:
+    """One step's gradients, over its micro-batches; returns the mean loss of all processes."""
+    loss = 0.0
+    for micro in range(config.accumulate):
+        batch, last = next(batches), micro == config.accumulate - 1
+        draws = Draws.at(config.seed, step * config.accumulate + micro, *place(accelerator))
+        try:
+            with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+                part = model(batch, draws) / config.accumulate
+            accelerator.backward(part)
+        except torch.OutOfMemoryError as problem:
+            raise Error(f"out of memory at step {step}: {SMALLER}") from problem
+        loss += accelerator.reduce(part.detach(), "mean").item()
+        if not math.isfinite(loss):
+            raise Error(not_finite(loss, step, batch, config))
     return loss
 
 

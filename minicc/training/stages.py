@@ -14,6 +14,7 @@ from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
 from minicc.models.zero_conv import lock
+from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import Draws
@@ -29,9 +30,13 @@ class Phase1Stage(Stage):
     copy learns to read the hint.
     """
 
-    def __init__(self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True):
+    def __init__(
+        self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True,
+        shown: Sequence[dict[str, Any]] = (),
+    ):  # fmt: skip
+        """shown: the characters of the validation sheet, dicts with image, mask and caption."""
         super().__init__()
-        self.sd, self.control, self.drop = sd, control, drop
+        self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
         self.unet, self.vae, self.text_encoder = sd.unet, lock(sd.vae), lock(sd.text_encoder)
         trainable(sd.unet, control, sd_locked)
 
@@ -52,6 +57,18 @@ class Phase1Stage(Stage):
         x_t, t, target = noised(z, self.sd.schedule, draws)
         control = self.control(x_t, t, context, hint)
         return F.mse_loss(self.unet(x_t, t, context, control).float(), target.float())
+
+    def sheet(self) -> Image.Image | None:
+        """Characters, what the copy sees of them, and what it makes of their captions: 20 steps, always seed 0."""
+        if not self.shown:
+            return None
+        images = torch.stack([sample["image"] for sample in self.shown])
+        masks = torch.stack([sample["mask"] for sample in self.shown])
+        made = [
+            phase1.generate(self.sd, self.control, to_image(x), m[0].numpy() > 0, sample["caption"], steps=20).image
+            for x, m, sample in zip(images, masks, self.shown, strict=True)
+        ]
+        return grid([images, make_hint(images, masks).clamp(min=0) * 2 - 1, torch.cat([to_tensor(p) for p in made])])
 
 
 def noised(z: Tensor, schedule: Any, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:

@@ -159,6 +159,15 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoin
     assert "Lower the learning rate" in str(stopped.value)
 
 
+def test_running_out_of_memory_names_the_three_options_that_help(tmp_path):
+    class Hungry(ToyStage):
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(Error, match=r"at step 0: .*--recompute.*--batch.*--accumulate.*--precision"):
+        train(Hungry(), Rows(), toy_config(tmp_path))
+
+
 def test_accumulation_of_two_halves_equals_one_batch(tmp_path):
     """The noise differs (it is drawn a micro-batch at a time), so the toy's loss is compared without noise."""
     stage, batch = ToyStage(), [Rows()[i, i] for i in range(4)]

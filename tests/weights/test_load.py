@@ -347,7 +347,7 @@ def test_a_config_beside_the_weights_wins_over_the_rule(tmp_path: Path):
     [
         ("{", "is not JSON"),
         ("[]", "is a list, expected an object"),
-        ('{"block_out_channels": 7}', "its config describes no unet"),
+        ('{"block_out_channels": 7}', "block_out_channels=7 is not a list"),
         ('{"down_block_types": ["DownBlock2D", "DownBlock2D"]}', "is not Stable Diffusion's"),
     ],
 )

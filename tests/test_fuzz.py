@@ -1,0 +1,258 @@
+"""Whatever a user hands in: a result or the package's own clear error; no crash, no code run, no path outside.
+
+A short form in every run; `pytest -m slow tests/test_fuzz.py` gives each of the seven doors 1,500 inputs.
+"""
+
+import io
+import json
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save
+
+from minicc.cli import main
+from minicc.data.folder import PictureFolder, read_folder
+from minicc.data.pictures import open_mask, open_picture
+from minicc.diffusion.schedule import NoiseSchedule
+from minicc.errors import Error
+from minicc.models.controlnet import ControlNet
+from minicc.models.unet import UNetConfig
+from minicc.models.vae import VAEConfig
+from minicc.outfit.compose import read_mask
+from minicc.training import checkpoint
+from minicc.weights.load import load_controlnet, load_stable_diffusion
+from minicc.weights.read import read_state_dict
+
+inputs = pytest.mark.parametrize("examples", [60, pytest.param(1500, marks=pytest.mark.slow)])
+
+
+def attack(door: Callable[[Any], object], strategy: st.SearchStrategy, examples: int) -> None:
+    """Put many inputs through a door: it may return, or raise Error."""
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(strategy)
+    def one(value: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                door(value)
+            except Error as problem:
+                assert str(problem)
+
+    one()
+
+
+def mutated(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Seeds with bytes changed, cut, doubled or put in; or no seed at all."""
+
+    def change(seed: bytes, edits: list[tuple[int, bytes, int]]) -> bytes:
+        data = bytearray(seed)
+        for place, new, drop in edits:
+            at = place % (len(data) + 1)
+            data[at : at + drop] = new
+        return bytes(data)
+
+    edit = st.tuples(st.integers(0, 2**20), st.binary(max_size=8), st.integers(0, 64))
+    changed = st.builds(change, st.sampled_from(seeds), st.lists(edit, min_size=1, max_size=4))
+    return st.one_of(changed, st.binary(max_size=200))
+
+
+def pictures() -> list[bytes]:
+    """Small pictures of many formats and modes."""
+    noise = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    rgba = Image.fromarray(noise, "RGBA")
+    found = []
+    for mode, format_ in [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("I;16", "PNG"), ("1", "PNG"), ("L", "JPEG"),
+                          ("CMYK", "JPEG"), ("RGB", "WEBP"), ("P", "GIF"), ("CMYK", "TIFF")]:  # fmt: skip
+        file = io.BytesIO()
+        (rgba.convert("L").convert("I").convert("I;16") if mode == "I;16" else rgba.convert(mode)).save(file, format_)
+        found.append(file.getvalue())
+    return found
+
+
+@inputs
+def test_picture_and_mask_files(tmp_path, examples):
+    path = tmp_path / "picture.png"
+
+    def door(data: bytes) -> None:
+        path.write_bytes(data)
+        picture = open_picture(path)
+        assert picture.mode in ("RGB", "RGBA")
+        read_mask(open_mask(path), picture.size)
+
+    attack(door, mutated(pictures()), examples)
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=6,
+)
+NAMES = ["0.png", "../secret.png", "/etc/hostname", "sub/../../secret.png", "C:\\x.png", "", ".", "\0", "0.png/", "~"]
+
+
+@inputs
+def test_metadata_of_a_folder(tmp_path, examples):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for file in (folder / "0.png", tmp_path / "secret.png"):
+        Image.new("RGB", (8, 8), "red" if file.parent == folder else "blue").save(file)
+    keys = st.sampled_from(
+        ["file_name", "mask_file_name", "text", "person_a", "mask_a", "person_b", "mask_b", "caption_a", "changed", "x"]
+    )
+    row = st.dictionaries(keys, st.one_of(st.sampled_from(NAMES), json_values), max_size=6).map(json.dumps)
+
+    def door(lines: list[str | bytes]) -> None:
+        raw = b"\n".join(line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass") for line in lines)
+        (folder / "metadata.jsonl").write_bytes(raw)
+        samples, _ = read_folder(folder)
+        for sample in samples:
+            for path in (sample.image, sample.mask, sample.garment, sample.target):
+                assert path is None or Path(path).resolve().is_relative_to(folder.resolve())
+        if samples:
+            item = PictureFolder(folder, size=8)[0]
+            assert item["image"][2].max() < 1 or item["image"][0].max() == 1  # never the blue secret
+
+    attack(door, st.lists(st.one_of(row, st.text(max_size=20), st.binary(max_size=20)), max_size=4), examples)
+
+
+class Payload:
+    """A pickle that would write a file, if anything in it were called."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (self.path, "w")
+
+
+def weights(marker: str) -> list[bytes]:
+    """Small checkpoints: safetensors, zipped pickles, with a payload, with a class that is only named."""
+    tensors = {"model.diffusion_model.out.2.bias": torch.ones(4), "x": torch.zeros(2, 3)}
+    found = [save(tensors), save({})]
+    for value in (tensors, {"state_dict": tensors}, Payload(marker), {"callbacks": {Payload: 1}}, [1, (2, 3)]):
+        file = io.BytesIO()
+        torch.save(value, file)
+        found.append(file.getvalue())
+    found.append(pickle.dumps(Payload(marker)))
+    found.append(struct.pack("<Q", 2**40) + b"{}")
+    return found
+
+
+@inputs
+def test_checkpoint_files(tmp_path, examples):
+    marker = tmp_path / "code-was-run"
+
+    def door(data: bytes) -> None:
+        for name in ("w.safetensors", "w.ckpt"):
+            path = tmp_path / name
+            path.write_bytes(data)
+            for read in (read_state_dict, load_controlnet, load_stable_diffusion):
+                try:
+                    read(path)
+                except Error as problem:
+                    assert str(problem)
+                assert not marker.exists()
+
+    attack(door, mutated(weights(str(marker))), examples)
+
+
+@inputs
+def test_a_zip_with_a_changed_pickle_inside(tmp_path, examples):
+    """Mutations that the zip's checksum would hide: the pickle is changed, then packed properly."""
+    marker = tmp_path / "code-was-run"
+    file = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.ones(2, 2)}, "n": Payload}, file)
+    with zipfile.ZipFile(file) as z:
+        members = {name: z.read(name) for name in z.namelist()}
+    (name,) = (n for n in members if n.endswith("data.pkl"))
+    path = tmp_path / "w.ckpt"
+
+    def door(data: bytes) -> None:
+        with zipfile.ZipFile(path, "w") as z:
+            for member, content in members.items():
+                z.writestr(member, data if member == name else content)
+        try:
+            read_state_dict(path)
+        finally:
+            assert not marker.exists()
+
+    attack(door, mutated([members[name], pickle.dumps(Payload(str(marker)), protocol=2)]), examples)
+
+
+SIZES = st.one_of(st.integers(-3, 70), json_values)
+CONFIG = st.dictionaries(
+    st.sampled_from(
+        ["in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "attention_head_dim",
+         "norm_num_groups", "down_block_types", "use_linear_projection", "num_attention_heads", "latent_channels",
+         "scaling_factor", "beta_schedule", "beta_start", "beta_end", "num_train_timesteps", "prediction_type",
+         "timestep_spacing", "steps_offset", "conditioning_embedding_out_channels", "sample_size", "bogus"]
+    ),
+    st.one_of(SIZES, st.lists(SIZES, max_size=4)),
+    max_size=6,
+)  # fmt: skip
+
+
+@inputs
+def test_configs(examples):
+    def door(config: dict[str, Any]) -> None:
+        for read in (UNetConfig.from_config, VAEConfig.from_config, NoiseSchedule.from_config, make_controlnet):
+            try:
+                read(config)
+            except Error as problem:
+                assert str(problem)
+
+    def make_controlnet(config: dict[str, Any]) -> None:
+        with torch.device("meta"):
+            ControlNet.from_config({"block_out_channels": [32, 32]} | config)
+
+    attack(door, CONFIG, examples)
+
+
+@inputs
+def test_the_command_line(tmp_path, examples, capsys):
+    """Any arguments: a status, 2 by argparse, or 0 for --help; never a traceback, and nothing written outside."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    words = st.sampled_from(
+        ["phase1", "export", "train", "vae", "--sd", "--control", "--character", "--mask", "--prompt",
+         "--steps",          "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32", "--layout", "compvis", "--help",
+         "--device", "cpu", "--variants", "", "é", str(outside / "o.png")]
+    )  # fmt: skip
+
+    def door(arguments: list[str]) -> None:
+        try:
+            assert main(arguments) in (0, 2)
+        except SystemExit as stopped:
+            assert stopped.code in (0, 2)
+        assert list(outside.iterdir()) == []
+        capsys.readouterr()
+
+    commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=8)
+    without_training = commands.filter(lambda a: "train" not in a and "demo" not in a and "dolls" not in a)
+    attack(door, without_training, examples)
+
+
+@inputs
+def test_training_checkpoints(tmp_path, examples):
+    good = save({"weights.x": torch.ones(3)}, {"step": "7", "notes": "{}"})
+
+    def door(data: bytes) -> None:
+        (tmp_path / "step-00000009.safetensors").write_bytes(data)
+        (tmp_path / "step-00000007.safetensors").write_bytes(good)
+        step, tensors, _ = checkpoint.latest(tmp_path)
+        assert step == 7 or data != good
+        assert isinstance(tensors, dict)
+
+    attack(door, mutated([good]), examples)
