@@ -1,4 +1,4 @@
-"""The command line: minicc demo | phase1 | train | dolls | export."""
+"""The command line: minicc demo | phase1 | train | dolls | export | bench."""
 
 import argparse
 import sys
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add_train(commands.add_parser("train", help="train a stage; resumes from its newest checkpoint"))
     add_dolls(commands.add_parser("dolls", help="draw paper dolls: a contact sheet, or a folder to train on"))
     add_export(commands.add_parser("export", help="write a model in another layout"))
+    add_bench(commands.add_parser("bench", help="time minicc beside diffusers on identical weights"))
     return top
 
 
@@ -115,6 +116,12 @@ def add_export(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run_export)
 
 
+def add_bench(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--size", choices=["tiny", "full"], default="tiny", help="full: Stable Diffusion 1.5's [tiny]")
+    p.add_argument("--rounds", type=int, default=5, help="how often each side is timed, in turns [5]")
+    p.set_defaults(run=run_bench)
+
+
 def load_models(a: argparse.Namespace) -> "StableDiffusion":
     """The models that the options name; torch is imported late, so that --help is quick."""
     import torch
@@ -179,6 +186,13 @@ def run_export(a: argparse.Namespace) -> None:
 
     model = ControlNet.load(a.control) if a.control else load_models(a)
     print(model.save(a.out, layout=a.layout))
+
+
+def run_bench(a: argparse.Namespace) -> None:
+    from minicc.evaluation.bench import bench
+
+    for line in bench(a.size, a.rounds):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

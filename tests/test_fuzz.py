@@ -227,8 +227,8 @@ def test_the_command_line(tmp_path, examples, capsys):
     outside.mkdir()
     words = st.sampled_from(
         ["phase1", "export", "train", "vae", "--sd", "--control", "--character", "--mask", "--prompt",
-         "--steps",          "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32", "--layout", "compvis", "--help",
-         "--device", "cpu", "--variants", "", "é", str(outside / "o.png")]
+         "--steps", "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32",
+         "--layout", "compvis", "--help", "--device", "cpu", "--variants", "", "é", str(outside / "o.png")]
     )  # fmt: skip
 
     def door(arguments: list[str]) -> None:

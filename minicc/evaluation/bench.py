@@ -3,6 +3,7 @@
 Each pair is timed in turns, so that whatever else the machine does falls on both; the median of the rounds counts.
 """
 
+import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minicc.data.tensors import to_tensor
+from minicc.diffusion.ddim import ddim_sample
+from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
+from minicc.models.configs import TextConfig, UNetConfig, VAEConfig
 from minicc.models.controlnet import ControlNet, trainable
-from minicc.models.unet import UNet, UNetConfig
+from minicc.models.text import text_encoder
+from minicc.models.tokenizer import load_tokenizer
+from minicc.models.unet import UNet
 from minicc.models.vae import VAE
+from minicc.models.zero_conv import lock
 from minicc.pipeline import Hinted, StableDiffusion
+from minicc.training.tiny import UNET, VAE_CONFIG
 
 
 @dataclass(frozen=True)
@@ -100,8 +108,6 @@ def inputs(config: UNetConfig, dtype: torch.dtype, batch: int) -> tuple[Tensor, 
 
 def sampling_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: int) -> Row:
     """Guided DDIM steps with a ControlNet: our pipeline against diffusers', from the sentence to the picture."""
-    from minicc.diffusion.ddim import ddim_sample
-
     d = reference()
     net = mirror(control, "ControlNetModel", control.to_config())
     unet = mirror(sd.unet, "UNet2DConditionModel", sd.unet.config.to_config())
@@ -189,3 +195,26 @@ def overhead_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
         base(x, t, context).square().mean().backward()
 
     return compare(f"ControlNet training over fine-tuning the base, batch {batch}", with_control, without, 1.34, rounds)
+
+
+def bench(size: str = "tiny", rounds: int = 5) -> Iterator[str]:
+    """The whole table, line by line, the machine first. size: "tiny", or "full" for Stable Diffusion 1.5's."""
+    sd = random_stable_diffusion(size)
+    control = ControlNet.from_unet(sd.unet)
+    batch, dtypes = (8, (torch.float32, torch.bfloat16)) if size == "tiny" else (1, (torch.float32,))
+    threads = f"{torch.get_num_threads()} threads"
+    yield f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {threads}; median of {rounds}\n"
+    yield HEADER
+    for dtype in dtypes:
+        yield from map(str, unet_rows(sd.unet.config, size, dtype, batch, rounds))
+    yield str(sampling_row(sd, control, 50 if size == "tiny" else 5, rounds))
+    yield str(training_row(sd, batch, rounds))
+    yield str(overhead_row(sd, batch, rounds))
+
+
+def random_stable_diffusion(size: str) -> StableDiffusion:
+    """Random weights in the shape of the tiny model or of Stable Diffusion 1.5: speed does not depend on them."""
+    tiny_text = TextConfig(hidden_size=128, intermediate_size=512, num_hidden_layers=4, num_attention_heads=2)
+    unet, vae, text = (UNET, VAE_CONFIG, tiny_text) if size == "tiny" else (UNetConfig(), VAEConfig(), TextConfig())
+    models = (lock(UNet(unet)), lock(VAE(vae)), lock(text_encoder(text)))
+    return StableDiffusion(*models, load_tokenizer(), NoiseSchedule(), f"{size}, random")

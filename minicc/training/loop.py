@@ -23,7 +23,6 @@ from minicc.training.curves import Curves
 from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 
-
 SMALLER = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"
 
 
