@@ -71,6 +71,15 @@ def test_metadata_csv_is_read_as_well(tmp_path: Path):
     assert not report
 
 
+@pytest.mark.parametrize("name", ["metadata.parquet", "metadata.csv"])
+def test_a_table_that_is_not_read_is_named(tmp_path: Path, name: str):
+    rows = [image_row(tmp_path, "hoodie")]
+    (tmp_path / name).write_bytes(b"PAR1")
+    if name.endswith("parquet"):
+        assert "save it as that" in read_folder(tmp_path)[1].notes[name]
+    assert read_folder(put_rows(tmp_path, rows))[1].notes == {name: "not read; metadata.jsonl is read instead"}
+
+
 def bad_files(root: Path) -> dict[str, str]:
     """A file of every bad kind → what its report must say. The first are dropped, the others used with a note."""
     good = put(root / "good.png", character()).read_bytes()
@@ -277,14 +286,40 @@ def test_viton_hd_without_a_list_pairs_files_of_one_name(tmp_path: Path):
     assert [s.garment.name for s in samples if s.garment] == ["0_00.jpg", "1_00.jpg"]
 
 
+def test_viton_hd_without_parse_maps_takes_the_agnostic_masks_and_says_so(tmp_path: Path):
+    root = viton(tmp_path / "test", "0_00")
+    painted = np.zeros((24, 24), np.uint8)
+    painted[10:18, 6:18] = 255
+    put(root / "agnostic-mask" / "0_00_mask.png", Image.fromarray(painted))
+    assert clothes(index_of(read_folder(root)[0][0], SIZE)).sum() == 64  # the parse map, while it is there
+    (root / "image-parse-v3").rename(root / "elsewhere")
+    (sample,), report = read_folder(root)
+    assert np.array_equal(clothes(index_of(sample, SIZE), sample.changed), painted > 0)
+    assert "arms are in it" in report.notes["agnostic-mask/"]
+    (root / "agnostic-mask").rename(root / "gone")
+    with pytest.raises(PictureError, match=r"no image-parse-v3/ or agnostic-mask/"):
+        read_folder(root)
+
+
 def test_viton_hd_names_bad_pairs_and_unlisted_pictures(tmp_path: Path):
     root = viton(tmp_path / "test", "0_00", "1_00")
-    (tmp_path / "test_pairs.txt").write_text("0_00.jpg 0_00.jpg\none\n../../x.jpg 0_00.jpg\n9_00.jpg 0_00.jpg\n")
+    lines = [
+        "0_00.jpg 0_00.jpg",
+        "one",
+        "../../x.jpg 0_00.jpg",
+        "9_00.jpg 0_00.jpg",
+        ". 0_00.jpg",
+        "9" * 300 + " 0_00.jpg",
+    ]
+    (tmp_path / "test_pairs.txt").write_text("\n".join(lines))
+    (root / "caption").mkdir()
     samples, report = read_folder(root)
     assert [s.name for s in samples] == ["0_00.jpg"]
     assert "expected two" in report.dropped["test_pairs.txt:2"]
     assert "leads out" in report.dropped["test_pairs.txt:3"]
     assert "no such file" in report.dropped["9_00.jpg in 0_00.jpg"]
+    assert "a folder" in report.dropped[". in 0_00.jpg"]
+    assert "cannot be read" in report.dropped["test_pairs.txt:6"]
     assert "not in test_pairs.txt" in report.notes["image/1_00.jpg"]
 
 
@@ -401,6 +436,17 @@ def test_items_of_any_size_are_collated(tmp_path: Path):
     assert batch["image"].shape == (2, 3, 16, 16)
     assert batch["image"].abs().max() <= 1
     assert batch["mask"].sum() == 0
+
+
+@pytest.mark.parametrize("size", [0, -8, 20])
+def test_a_size_that_a_vae_cannot_halve_three_times_is_refused(tmp_path: Path, size: int):
+    with pytest.raises(PictureError, match="multiple of 8"):
+        PictureFolder(doll(tmp_path), size=size)
+
+
+def test_the_same_item_twice_is_the_same(tmp_path: Path):
+    data = PictureFolder(doll(tmp_path), size=16)
+    assert all(torch.equal(data[0][key], data[0][key]) for key in ("image", "mask"))  # type: ignore[arg-type]
 
 
 def test_a_file_that_breaks_later_is_skipped_with_a_warning(tmp_path: Path):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minicc.data.layouts import READERS, recognise
+from minicc.data.metadata import note_unread
 from minicc.data.report import Report, checked
 from minicc.data.samples import Sample, clothes, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
@@ -29,6 +30,7 @@ def read_folder(path: str | Path, layout: str | None = None, check: bool = True)
     root, layout = recognise(root, layout)
     report = Report(layout)
     samples = list(READERS[layout][1](root, report))
+    note_unread(root, layout, report)
     if check:
         samples = [sample for sample in (checked(sample, report) for sample in samples) if sample is not None]
     for sample in samples:
@@ -43,11 +45,14 @@ def read_folder(path: str | Path, layout: str | None = None, check: bool = True)
 class PictureFolder(Dataset):
     """A folder as training samples: image, mask of the clothes, caption, name.
 
-    path, layout, check: as for read_folder. size: side in pixels; pictures become squares of it, their aspect kept.
-    If the report says anything, a warning sums it up; it stays as `.report`. Raises PictureError if nothing is left.
+    path, layout, check: as for read_folder. size: side in pixels, a multiple of 8 as the VAE needs; pictures become
+    squares of it, their aspect kept. If the report says anything, a warning sums it up; it stays as `.report`.
+    Raises PictureError for another size, and if no sample is left.
     """
 
     def __init__(self, path: str | Path, size: int, layout: str | None = None, check: bool = True):
+        if size < 8 or size % 8:
+            raise PictureError(f"size={size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
         self.size = size
         self.samples, self.report = read_folder(path, layout, check)
         if self.report:

@@ -7,12 +7,12 @@ from os.path import normpath
 from pathlib import Path
 from typing import Any
 
-from minicc.data.files import pictures_below
+from minicc.data.files import SUFFIXES, pictures_below
 from minicc.data.report import Report
 from minicc.data.samples import CLASSES, Sample, inside
 from minicc.errors import PictureError
 
-METADATA = ("metadata.jsonl", "metadata.csv")
+METADATA = ("metadata.jsonl", "metadata.csv")  # the first that is there; imagefolder's third, .parquet, is only noted
 Row = dict[str, Any]
 
 
@@ -33,6 +33,17 @@ def read_metadata(root: Path, report: Report) -> Iterator[Sample]:
     for path in pictures_below(root):
         if normpath(path) not in named:
             report.note(path.relative_to(root).as_posix(), "no row of the metadata names this picture: not used")
+
+
+def note_unread(root: Path, layout: str, report: Report) -> None:
+    """Name the tables of metadata that nobody reads: captions and masks may stand in them."""
+    taken = next((name for name in METADATA if (root / name).is_file()), "") if layout == "metadata" else ""
+    for path in sorted(root.glob("metadata.*")):
+        if path.name != taken and path.suffix.lower() not in SUFFIXES:
+            why = (
+                f"{taken} is read instead" if taken else "captions and masks come from metadata.jsonl: save it as that"
+            )
+            report.note(path.name, f"not read; {why}")
 
 
 def rows_of(root: Path, report: Report) -> Iterator[tuple[str, Row]]:

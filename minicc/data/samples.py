@@ -45,9 +45,14 @@ def inside(root: Path, name: object) -> Path:
 
 
 def caption_in(root: Path, name: str) -> str:
-    """The words in a text file of the folder; "" if there is none."""
+    """The words in a text file of the folder; "" if there is none. Raises PictureError if it cannot be read."""
     path = inside(root, name)
-    return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""
+    try:
+        return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""
+    except OSError as error:  # a name longer than the disk allows, no permission
+        raise PictureError(
+            f"{name}: cannot be read ({error.strerror}); give it a shorter name, or leave to read"
+        ) from error
 
 
 def image_of(sample: Sample) -> Image.Image:

@@ -1,6 +1,7 @@
-"""The layout of VITON-HD (Choi et al. 2021, arXiv 2103.16874): image/, cloth/, image-parse*/ and a list of pairs."""
+"""The layout of VITON-HD (Choi et al. 2021, arXiv 2103.16874): image/, cloth/, parse maps or masks, a list of pairs."""
 
 from collections.abc import Iterator
+from os.path import splitext
 from pathlib import Path
 
 from minicc.data.files import pictures_in
@@ -12,16 +13,20 @@ from minicc.errors import PictureError
 #       none  hat hair glove glasses upper dress coat socks pants neck scarf skirt face arms   legs   shoes
 VITON = (0, 5, 6, 5, 5, 1, 3, 1, 4, 2, 7, 5, 2, 7, 7, 7, 7, 7, 4, 4)
 PARSES = ("image-parse-v3", "image-parse")
+AGNOSTIC = "agnostic-mask"  # <picture>_mask.png, white where try-on papers repaint: the top, and the arms with it
 
 
 def read_viton(root: Path, report: Report) -> Iterator[Sample]:
     """image/ with the garment in cloth/ and the mask from the parse map; pairs as listed, or of one name.
 
-    Where the garment is the worn one, the target is the picture itself.
+    Where the garment is the worn one, the target is the picture itself. Without parse maps agnostic-mask/ is used.
     """
-    parse = next((root / name for name in PARSES if (root / name).is_dir()), None)
-    if parse is None:
-        raise PictureError(f"{root}: no {PARSES[0]}/ beside image/: without it nothing says where the clothes are")
+    folder = next((name for name in (*PARSES, AGNOSTIC) if (root / name).is_dir()), None)
+    if folder is None:
+        wanted = f"no {PARSES[0]}/ or {AGNOSTIC}/ beside image/"
+        raise PictureError(f"{root}: {wanted}: without one of them nothing says where the clothes are")
+    if folder == AGNOSTIC:
+        report.note(f"{AGNOSTIC}/", f"used for want of {PARSES[0]}/: it is wider than the clothes, arms are in it")
     for where, image, cloth in viton_pairs(root, report):
         try:
             person = inside(root / "image", image)
@@ -29,14 +34,19 @@ def read_viton(root: Path, report: Report) -> Iterator[Sample]:
                 name=image if image == cloth else f"{image} in {cloth}",
                 image=person,
                 caption=caption_in(root, f"caption/{Path(image).stem}.txt"),
-                mask=inside(parse, Path(image).with_suffix(".png").as_posix()),
-                labels=VITON,
+                mask=inside(root / folder, mask_name(image, folder)),
+                labels=() if folder == AGNOSTIC else VITON,
                 garment=inside(root / "cloth", cloth),
                 target=person if image == cloth else None,
                 changed=("top", "dress"),
             )
         except PictureError as error:
             report.drop(where, error)
+
+
+def mask_name(image: str, folder: str) -> str:
+    """0_00.jpg → 0_00.png, or 0_00_mask.png in agnostic-mask/."""
+    return splitext(image)[0] + ("_mask.png" if folder == AGNOSTIC else ".png")
 
 
 def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
