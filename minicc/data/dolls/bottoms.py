@@ -1,4 +1,5 @@
 """Bottoms, on hips and legs. A leg's x = 0 is its middle, y = 0 the hip joint; the ankle lies at y = 0.205."""
+# fmt: off
 
 from collections.abc import Callable
 
@@ -10,8 +11,9 @@ HIPS = both((0, 0.2), (0.1, 0.2, 1), (0.112, 0.235), (0.113, 0.27, 1), (0.05, 0.
 
 def leg(end: float, top: float = 0.054, bottom: float = 0.05) -> Path:
     """A trouser leg down to `end`."""
-    return ((-top - 0.002, -0.03, 1), (top, -0.03, 1), (top, 0.02), ((top + bottom) / 2, end / 2), (bottom, end, 1), (0, end + 0.007),
-            (-bottom, end, 1), (-(top + bottom) / 2, end / 2), (-top, 0.02))  # fmt: skip
+    return ((-top - 0.002, -0.03, 1), (top, -0.03, 1), (top, 0.02), ((top + bottom) / 2, end / 2), (bottom, end, 1),
+        (0, end + 0.007),
+            (-bottom, end, 1), (-(top + bottom) / 2, end / 2), (-top, 0.02))
 
 
 def both_legs(end: float, top: float = 0.054, bottom: float = 0.05, fill: str = "main") -> list[Piece]:
@@ -23,7 +25,7 @@ def waist(fill: str = "dark") -> list[Piece]:
     """The waistband and the line between the legs."""
     box = ((-0.13, 0.19, 1), (0.13, 0.19, 1), (0.13, 0.222, 1), (-0.13, 0.222, 1))
     return [detail("torso", box, fill, "legs"), seam("torso", (0, 0.25), (0, 0.31), layer="legs"),
-            seam("torso", (0, 0.255), (-0.022, 0.262), (-0.03, 0.275), layer="legs", width=0.006)]  # fmt: skip
+            seam("torso", (0, 0.255), (-0.022, 0.262), (-0.03, 0.275), layer="legs", width=0.006)]
 
 
 def hem(y: float, fill: str, height: float = 0.03) -> list[Piece]:
@@ -61,10 +63,13 @@ def leggings(length: str) -> list[Piece]:
 def skirt(length: str) -> list[Piece]:
     """A bell of cloth with folds, and a band along the hem."""
     end, out = (0.43, 0.18) if length == "long" else (0.345, 0.172)
-    shape = both((0, 0.2), (0.1, 0.2, 1), (0.13, 0.25), (out, end - 0.012, 1), (out * 0.6, end + 0.006), (0, end + 0.014))
+    shape = both((0, 0.2), (0.1, 0.2, 1), (0.13, 0.25), (out, end - 0.012, 1), (out * 0.6, end + 0.006),
+        (0, end + 0.014))
     folds = [seam("torso", (x * 0.7, 0.27), (x, end - 0.01), layer="legs") for x in (-0.1, -0.03, 0.05, 0.12)]
-    edge = ((-out - 0.02, end - 0.034), (-out * 0.6, end - 0.016), (0, end - 0.008), (out * 0.6, end - 0.016), (out + 0.02, end - 0.034))
-    return [Piece("torso", shape, "main", "legs"), *folds, seam("torso", *edge, fill="second", layer="legs", width=0.014)]
+    edge = ((-out - 0.02, end - 0.034), (-out * 0.6, end - 0.016), (0, end - 0.008), (out * 0.6, end - 0.016),
+        (out + 0.02, end - 0.034))
+    return [Piece("torso", shape, "main", "legs"), *folds, seam("torso", *edge, fill="second", layer="legs",
+        width=0.014)]
 
 
 def pleated(length: str) -> list[Piece]:
@@ -76,11 +81,13 @@ def pleated(length: str) -> list[Piece]:
     pleats = []
     for i in range(-4, 5, 2):
         a, b = i * 0.036, (i + 1) * 0.036
-        pleats.append(detail("torso", ((a * 0.62, 0.222, 1), (b * 0.62, 0.222, 1), (b, end + 0.02, 1), (a, end + 0.02, 1)), "dark", "legs"))
+        pleats.append(detail("torso", ((a * 0.62, 0.222, 1), (b * 0.62, 0.222, 1), (b, end + 0.02, 1),
+            (a, end + 0.02, 1)), "dark", "legs"))
         pleats.append(seam("torso", (a * 0.62, 0.222), (a, end + 0.02), layer="legs", width=0.006))
     return [Piece("torso", shape, "main", "legs"), *pleats, *waist("second")[:1]]
 
 
 BOTTOMS: dict[str, Callable[[str], list[Piece]]] = {
-    "trousers": trousers, "jeans": jeans, "shorts": shorts, "skirt": skirt, "pleated skirt": pleated, "leggings": leggings,
-}  # fmt: skip
+    "trousers": trousers, "jeans": jeans, "shorts": shorts, "skirt": skirt, "pleated skirt": pleated,
+        "leggings": leggings,
+}

@@ -32,6 +32,7 @@ class Canvas:
         self.zoom = zoom  # of lines and shadows
         self.rgb = np.zeros((self.side, self.side, 3), np.uint8)
         self.part = np.zeros((self.side, self.side), np.uint8)
+        self.line = np.zeros((self.side, self.side), bool)  # outlines, which details leave alone
         self.parts: list[Part | None] = [None]
         self._numbers: dict[tuple[str, str], int] = {}
 
@@ -42,6 +43,10 @@ class Canvas:
             self._numbers[key] = len(self.parts)
             self.parts.append(Part(slot, bone, inverse(place)))
         return self._numbers[key]
+
+    def find(self, slot: str, bone: str) -> int:
+        """The number of a part that was drawn; 255 if it was not."""
+        return self._numbers.get((slot, bone), 255)
 
     def area(self, points: np.ndarray, width: float = 0, closed: bool = True) -> tuple[Box, np.ndarray]:
         """The box of canvas pixels around a shape (or a line of this width), and which of them it covers."""
@@ -56,19 +61,22 @@ class Canvas:
         xy = [tuple(q) for q in np.round(p - low, 3).tolist()]
         draw = ImageDraw.Draw(mask)
         if width:
-            draw.line(xy + xy[:2] if closed else xy, fill=255, width=w, joint="curve")
+            draw.line(xy + xy[:1] if closed else xy, fill=255, width=w)
+            for x, y in (p - low)[bends(p, w, closed)].tolist():
+                draw.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=255)
         else:
             draw.polygon(xy, fill=255)
         return box, np.asarray(mask) > 0
 
-    def put(self, box: Box, mask: np.ndarray, colour: Colour | np.ndarray, part: int, clip: bool = False) -> None:
-        """Colour the covered pixels; with `clip`, only those that belong to the part already."""
-        if clip:
-            mask = mask & (self.part[box] == part)
-            if isinstance(colour, np.ndarray):
-                raise TypeError("clipped colours must be plain")
+    def put(self, box: Box, mask: np.ndarray, colour: Colour | np.ndarray, part: int, line: bool = False) -> None:
+        """Colour the covered pixels, as an outline or as what it surrounds."""
         self.rgb[box][mask] = colour
         self.part[box][mask] = part
+        self.line[box][mask] = line
+
+    def within(self, box: Box, mask: np.ndarray, part: int) -> np.ndarray:
+        """Those of the covered pixels that belong to the part already, without its outline."""
+        return mask & (self.part[box] == part) & ~self.line[box]
 
     def cloth(self, box: Box, mask: np.ndarray, paint: Paint, part: int) -> None:
         """Colour the covered pixels by their coordinates in the part."""
@@ -90,10 +98,25 @@ class Canvas:
 
     def picture(self) -> Image.Image:
         """The picture, RGBA: every pixel the mean of its canvas pixels."""
-        n = self.size
-        cover = (self.part > 0).reshape(n, SCALE, n, SCALE).sum((1, 3))  # (n, n)
-        total = (self.rgb * (self.part > 0)[..., None]).reshape(n, SCALE, n, SCALE, 3).sum((1, 3), dtype=np.int64)
+        cover = folded(self.part > 0)  # (n, n)
+        total = folded(self.rgb)  # (n, n, 3); where nothing was painted, 0
         weight = np.maximum(cover, 1)[..., None]
         rgb = (total + weight // 2) // weight
         alpha = (cover * 255 + SCALE * SCALE // 2) // (SCALE * SCALE)
         return Image.fromarray(np.concatenate([rgb, alpha[..., None]], -1).astype(np.uint8), "RGBA")
+
+
+def folded(fine: np.ndarray) -> np.ndarray:
+    """The sum over each picture pixel's canvas pixels: (3n, 3n, …) → (n, n, …) uint16."""
+    parts = [fine[i::SCALE, j::SCALE].astype(np.uint16) for i in range(SCALE) for j in range(SCALE)]
+    return np.add.reduce(parts)
+
+
+def bends(points: np.ndarray, width: int, closed: bool) -> np.ndarray:
+    """(N,) bool: where a line turns by an angle φ > 1.2 / width, so that a notch would show: cos φ ≈ 1 − φ² / 2."""
+    ahead, before = np.roll(points, -1, 0) - points, points - np.roll(points, 1, 0)
+    cosine = (ahead * before).sum(-1) / np.sqrt((ahead**2).sum(-1) * (before**2).sum(-1) + 1e-9)
+    turns = cosine < 1 - (1.2 / width) ** 2 / 2
+    if not closed:
+        turns[[0, -1]] = False
+    return turns

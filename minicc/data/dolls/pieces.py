@@ -131,7 +131,7 @@ def contour(canvas: Canvas, piece: Piece, slot: str, rig: Mapping[str, Affine], 
     place = rig[piece.bone]
     number = canvas.number(slot, piece.bone, place)
     box, mask = canvas.area(curves.apply(place, curves.smooth(piece.path)), 2 * line_width(canvas))
-    canvas.put(box, mask, ink(palette[piece.fill]), number, piece.clip)
+    canvas.put(box, mask, ink(palette[piece.fill]), number, line=True)
 
 
 def line_width(canvas: Canvas) -> float:
@@ -147,11 +147,13 @@ def inside(
     number = canvas.number(slot, piece.bone, place)
     points = curves.apply(place, curves.smooth(piece.path, piece.closed))
     box, mask = canvas.area(points, piece.width * canvas.zoom, piece.closed)
+    if piece.clip:
+        mask = canvas.within(box, mask, number)
     if piece.fill == "main" and cloth is not None and cloth.pattern != "plain":
         canvas.cloth(box, mask, painter(cloth, piece.bone), number)
     else:
-        canvas.put(box, mask, palette[piece.fill], number, piece.clip)
-    return box, mask & (canvas.part[box] == number)
+        canvas.put(box, mask, palette[piece.fill], number)
+    return box, mask
 
 
 def painter(cloth: Cloth, bone: str) -> Paint:

@@ -22,15 +22,17 @@ HEAD = (0.5, 0.28)
 NECK = (0.5, 0.474)
 SHOULDER, HIP, ANKLE = (0.106, 0.04), (0.058, 0.245), (0.062, 0.45)  # from the neck's base
 
-# What part of the frame a slot's shop picture shows: its centre from the neck's base, and its magnification.
+# What part of the frame a garment's shop picture shows: its centre from the neck's base, and its magnification.
 SHOP: dict[str, tuple[float, float, float]] = {
-    "top": (0, 0.125, 1.95),
-    "bottom": (0, 0.335, 2.5),
-    "onepiece": (0, 0.235, 1.68),
-    "shoes": (0, 0.45, 3.2),
-    "hat": (0, -0.29, 2.0),
-    "accessory": (0, 0.05, 2.0),
-}
+    "top": (0, 0.105, 1.72),
+    "bottom": (0, 0.315, 2.4),
+    "onepiece": (0, 0.215, 1.68),
+    "shoes": (0, 0.42, 3.2),
+    "hat": (0, -0.36, 1.6),
+    "glasses": (0, -0.146, 3.0),
+    "bow": (0.11, -0.394, 3.6),
+    "scarf": (0.014, 0.055, 3.6),
+}  # by slot; accessories by kind
 
 
 @lru_cache(maxsize=256)
@@ -69,8 +71,8 @@ def length(a: tuple[float, float], b: tuple[float, float]) -> float:
 
 
 @lru_cache(maxsize=64)
-def shop(slot: str) -> dict[str, Affine]:
-    """The bones of a shop picture: an average body, arms half raised, nearer by the slot's magnification."""
-    x, y, zoom = SHOP[slot]
+def shop(view: str) -> dict[str, Affine]:
+    """The bones of a shop picture, a key of SHOP: an average body, arms half raised, magnified."""
+    x, y, zoom = SHOP[view]
     near = affine(zoom, 0, 0, zoom, 0.5 - zoom * (NECK[0] + x), 0.5 - zoom * (NECK[1] + y))
     return {bone: after(near, place) for bone, place in bones("shop", "average").items()}

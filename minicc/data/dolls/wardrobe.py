@@ -38,7 +38,13 @@ ONEPIECES: dict[str, tuple[str, ...]] = {
     "jumpsuit": ("",),
 }
 SHOES: dict[str, tuple[str, ...]] = {"sneakers": ("",), "boots": ("",), "sandals": ("",), "pumps": ("",)}
-HATS: dict[str, tuple[str, ...]] = {"cap": ("",), "beanie": ("",), "sun hat": ("",), "wizard hat": ("",), "crown": ("",)}
+HATS: dict[str, tuple[str, ...]] = {
+    "cap": ("",),
+    "beanie": ("",),
+    "sun hat": ("",),
+    "wizard hat": ("",),
+    "crown": ("",),
+}
 ACCESSORIES: dict[str, tuple[str, ...]] = {"glasses": ("",), "bow": ("",), "scarf": ("",)}
 SLOTS: dict[str, dict[str, tuple[str, ...]]] = {
     "top": TOPS, "bottom": BOTTOMS, "onepiece": ONEPIECES, "shoes": SHOES, "hat": HATS, "accessory": ACCESSORIES,
@@ -62,7 +68,9 @@ class Garment:
         for slot, kinds in SLOTS.items():
             if self.kind in kinds:
                 return slot
-        raise Error(f"there is no {self.kind!r}; garments are {', '.join(k for kinds in SLOTS.values() for k in kinds)}")
+        raise Error(
+            f"there is no {self.kind!r}; garments are {', '.join(k for kinds in SLOTS.values() for k in kinds)}"
+        )
 
 
 @dataclass(frozen=True)

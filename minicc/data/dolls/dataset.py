@@ -1,0 +1,117 @@
+"""Dolls for others: a PyTorch dataset, a contact sheet, a folder on disk."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from minicc.data.dolls.doll import Doll
+from minicc.data.dolls.draw import draw
+from minicc.data.dolls.wardrobe import random_outfit
+from minicc.data.tensors import on_white, to_tensor
+
+COLOURS = (
+    (255, 255, 255), (220, 50, 50), (50, 90, 220), (230, 160, 40), (110, 70, 50), (150, 60, 190), (70, 60, 80),
+    (250, 210, 180),
+)  # fmt: skip
+"""What an index mask's classes are shown in."""
+
+
+class DollDataset(Dataset):
+    """Dolls of seeds seed … seed + length − 1: image, mask of the clothes, index, caption, outfit_text, name.
+
+    image: (3, size, size) in [-1, 1], transparent parts white; mask: (1, size, size) of 0 and 1; index: (size, size).
+    split, combinations: as in `draw`.
+    """
+
+    def __init__(self, split: str, length: int, size: int = 128, seed: int = 0, combinations: str | None = None):
+        self.split, self.length, self.size, self.seed, self.combinations = split, length, size, seed, combinations
+
+    def __len__(self) -> int:
+        return self.length
+
+    def doll(self, i: int) -> Doll:
+        """The i-th doll itself."""
+        if not 0 <= i < self.length:
+            raise IndexError(f"doll {i} of {self.length}")
+        return draw(self.seed + i, size=self.size, split=self.split, combinations=self.combinations)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        doll = self.doll(i)
+        index = torch.from_numpy(doll.index)
+        return {
+            "image": to_tensor(on_white(doll.image))[0],
+            "mask": ((index > 0) & (index < 6)).float()[None],
+            "index": index,
+            "caption": doll.caption,
+            "outfit_text": doll.outfit_text,
+            "name": f"{self.split} doll {self.seed + i}",
+        }
+
+
+def contact_sheet(dolls: Sequence[Doll], columns: int = 8) -> Image.Image:
+    """Dolls in rows on white, RGB; of any sizes, each cell as large as the largest."""
+    side = max(doll.size for doll in dolls)
+    columns = min(columns, len(dolls))
+    sheet = Image.new("RGB", (columns * side, -(-len(dolls) // columns) * side), "white")
+    for i, doll in enumerate(dolls):
+        sheet.paste(doll.image, (i % columns * side, i // columns * side), doll.image)
+    return sheet
+
+
+def export(folder: str | Path, dolls: Sequence[Doll], pairs: bool = False) -> Path:
+    """Write dolls as a folder that `data.folder` (and Hugging Face's imagefolder) reads; returns it.
+
+    metadata.jsonl has `file_name`, `mask_file_name`, `text`; with `pairs` the columns of outfit pairs, each doll
+    also in a second, random outfit, and both outfits' main garments alone. Masks are palette PNGs of the index.
+    """
+    root = Path(folder)
+    (root / "images").mkdir(parents=True, exist_ok=True)
+    rows = [pair(root, i, doll) if pairs else single(root, i, doll) for i, doll in enumerate(dolls)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (root / "metadata.jsonl").write_text(lines, "utf-8")
+    return root
+
+
+def single(root: Path, i: int, doll: Doll) -> dict[str, str]:
+    """One doll's files and its row."""
+    return {
+        "file_name": saved(root, f"{i:06}.png", doll.image),
+        "mask_file_name": saved(root, f"{i:06}-mask.png", clothes(doll)),
+        "text": doll.caption,
+        "outfit_text": doll.outfit_text,
+    }
+
+
+def pair(root: Path, i: int, doll: Doll) -> dict[str, str]:
+    """A doll in two outfits: files and row."""
+    other = doll.wearing(random_outfit(np.random.default_rng([doll.words, 3])))
+    row: dict[str, str] = {}
+    for letter, one in (("a", doll), ("b", other)):
+        main = next(slot for slot in one.slots if slot in ("onepiece", "top"))
+        row |= {
+            f"person_{letter}": saved(root, f"{i:06}-{letter}.png", one.image.convert("RGB")),
+            f"mask_{letter}": saved(root, f"{i:06}-{letter}-mask.png", clothes(one)),
+            f"garment_{letter}": saved(root, f"{i:06}-{letter}-garment.png", one.flat(main)),
+            f"caption_{letter}": one.caption,
+            f"outfit_{letter}": one.outfit_text,
+        }
+    return row
+
+
+def clothes(doll: Doll) -> Image.Image:
+    """The classes 1 … 5 as a palette picture."""
+    mask = Image.fromarray(np.where(doll.index < 6, doll.index, 0).astype(np.uint8), "P")
+    mask.putpalette([channel for colour in COLOURS for channel in colour])
+    return mask
+
+
+def saved(root: Path, name: str, picture: Image.Image) -> str:
+    """Write the picture into images/; returns its name in the metadata."""
+    picture.save(root / "images" / name)
+    return f"images/{name}"
