@@ -1,4 +1,4 @@
-"""The command line: minicc demo | phase1 | train | dolls | export | bench."""
+"""The command line: minicc demo | phase1 | train | evaluate | dolls | export | bench."""
 
 import argparse
 import sys
@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     add_demo(commands.add_parser("demo", help="dress a paper doll; a minute, nothing to download"))
     add_phase1(commands.add_parser("phase1", help="character + painted mask + sentence → the character redressed"))
     add_train(commands.add_parser("train", help="train a stage; resumes from its newest checkpoint"))
+    add_evaluate(commands.add_parser("evaluate", help="measure a shipped or trained stage on dolls it has never seen"))
     add_dolls(commands.add_parser("dolls", help="draw paper dolls: a contact sheet, or a folder to train on"))
     add_export(commands.add_parser("export", help="write a model in another layout"))
     add_bench(commands.add_parser("bench", help="time minicc beside diffusers on identical weights"))
@@ -77,12 +78,12 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
 
 
 def add_train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["vae", "base", "phase1"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1"])
     add_models(p)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
     p.add_argument("--vae", type=Path, default=Path("runs/vae/vae"), help="base: the trained VAE [runs/vae/vae]")
-    p.add_argument("--dolls", type=int, default=20000, help="vae, base: paper dolls to draw and learn from [20000]")
+    p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")
     p.add_argument("--size", type=int, help="side in pixels [the model's own]")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves, pictures and the result")
@@ -97,6 +98,18 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
     p.set_defaults(run=run_train)
+
+
+def add_evaluate(p: argparse.ArgumentParser) -> None:
+    p.add_argument("stage", choices=["base"])
+    add_models(p)
+    p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
+    p.add_argument("--n", type=int, default=200, help="how many dolls [200]")
+    p.add_argument("--seed", type=int, default=0, help="of the dolls and the noise; no training has seen them [0]")
+    p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
+    p.add_argument("--guidance", type=float, default=5.0, help="[5]")
+    p.add_argument("--json", type=Path, help="write the figures to this file as well")
+    p.set_defaults(run=run_evaluate)
 
 
 def add_dolls(p: argparse.ArgumentParser) -> None:
@@ -164,6 +177,12 @@ def run_train(a: argparse.Namespace) -> None:
     from minicc.training.commands import train_stage
 
     print(train_stage(a))
+
+
+def run_evaluate(a: argparse.Namespace) -> None:
+    from minicc.evaluation.commands import evaluate_stage
+
+    evaluate_stage(a)
 
 
 def run_dolls(a: argparse.Namespace) -> None:

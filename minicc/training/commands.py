@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import trange
 
 from minicc.data.folder import PictureFolder
+from minicc.evaluation.reader import AttributeReader
 from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
@@ -19,8 +20,9 @@ from minicc.training.dolls_cache import draw_dolls, texts
 from minicc.training.draws import Order
 from minicc.training.loop import Stage, TrainConfig, train
 from minicc.training.memory import available, estimate
+from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
-from minicc.training.tiny import new_base, new_vae, train_tokenizer
+from minicc.training.tiny import new_base, new_vae, seeded, train_tokenizer
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
@@ -32,7 +34,17 @@ def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
     options = {name: getattr(a, name) for name in CONFIG}
     config = TrainConfig(a.out, device=a.device, save_every=a.save_every, sample_every=a.sample_every, **options)
-    return {"vae": train_vae, "base": train_base, "phase1": train_phase1}[a.stage](a, config)
+    stages = {"reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1}
+    return stages[a.stage](a, config)
+
+
+def train_reader(a: Namespace, config: TrainConfig) -> Path:
+    """The attribute reader on dolls of its own split, in all combinations of clothes."""
+    data = Labelled(draw_dolls(a.cache, "judge", a.dolls))
+    stage = ReaderStage(seeded(AttributeReader, config.seed))
+    announce(stage, data, config)
+    train(stage, data, config)
+    return save_reader(stage.reader, a.out / "reader")
 
 
 def train_vae(a: Namespace, config: TrainConfig) -> Path:

@@ -3,6 +3,7 @@
 from minicc.data.dolls.dataset import DollDataset, contact_sheet, export
 from minicc.data.dolls.doll import OPTIONS, Character, Doll
 from minicc.data.dolls.draw import SPLITS, draw
+from minicc.data.dolls.facts import CLOTHES, FACTS
 from minicc.data.dolls.wardrobe import (
     COLOURS,
     HELD_OUT,
@@ -15,7 +16,9 @@ from minicc.data.dolls.wardrobe import (
 )
 
 __all__ = [
+    "CLOTHES",
     "COLOURS",
+    "FACTS",
     "HELD_OUT",
     "OPTIONS",
     "PATTERNS",

@@ -59,7 +59,14 @@ def palette(garment: Garment) -> Palette:
 def cloth(garment: Garment) -> Cloth:
     """Its fabric, and where the logo goes."""
     where = "skirt" if "skirt" in garment.kind else garment.kind
-    return Cloth(garment.colour, garment.pattern, LOGOS.get(where, LOGOS.get(garment.slot)))
+    return Cloth(garment.colour, garment.pattern, LOGOS.get(where, LOGOS.get(garment.slot)), span(garment))
+
+
+def span(garment: Garment) -> tuple[float, float]:
+    """What a gradient runs over: the garment's visible height."""
+    if garment.slot == "bottom":
+        return 0.25, 0.34 if garment.length == "short" or garment.kind in ("shorts", "pleated skirt") else 0.43
+    return (0.0, 0.4) if garment.slot == "onepiece" else (0.0, 0.26)
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ from minicc.data.dolls.doll import OPTIONS, Character, Doll
 from minicc.data.dolls.wardrobe import Outfit, pick, random_outfit
 from minicc.errors import Error
 
-SPLITS = ("train", "val", "test")
+SPLITS = ("train", "val", "test", "judge")  # judge: what the attribute reader learns from, all combinations
 COMBINATIONS = ("any", "seen", "heldout")
 
 
@@ -21,7 +21,7 @@ def draw(
 ) -> Doll:
     """The doll of this seed: the same bytes on every machine.
 
-    seed: ≥ 0. size: side in pixels, ≥ 64. split: "train", "val" or "test"; no two share a doll.
+    seed: ≥ 0. size: side in pixels, ≥ 64. split: one of SPLITS; no two share a doll.
     combinations: of (garment, colour, pattern): "seen" in training, "heldout" from it, or "any"; "seen" for train,
     else "any". outfit, and fields of `Character` such as hair="bob": fixed instead of random. Raises Error.
     """

@@ -58,9 +58,7 @@ def heart() -> np.ndarray:
 
 
 def levels(pattern: str, x: np.ndarray, y: np.ndarray, logo: tuple[float, float, float] | None) -> np.ndarray:
-    """The level at each coordinate of a garment's part."""
-    if pattern == "gradient":
-        return np.clip((y * 125).astype(int), 0, GRADIENT - 1)
+    """The level at each coordinate of a garment's part, gradients excepted."""
     if pattern == "logo":
         return np.zeros(x.shape, int) if logo is None else at_logo(x, y, *logo)
     if pattern == "plain":
@@ -69,6 +67,11 @@ def levels(pattern: str, x: np.ndarray, y: np.ndarray, logo: tuple[float, float,
     column = np.floor(x * scale).astype(int) % TILE
     row = np.floor(y * scale).astype(int) % TILE
     return tile(pattern)[row, column].astype(int)
+
+
+def falling(y: np.ndarray, top: float, bottom: float) -> np.ndarray:
+    """The levels of a gradient that runs from `top` to `bottom`."""
+    return np.clip(((y - top) / (bottom - top) * GRADIENT).astype(int), 0, GRADIENT - 1)
 
 
 def at_logo(x: np.ndarray, y: np.ndarray, x0: float, y0: float, r: float) -> np.ndarray:

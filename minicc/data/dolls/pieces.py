@@ -10,9 +10,10 @@ from minicc.data.dolls import curves
 from minicc.data.dolls.canvas import Box, Canvas, Paint
 from minicc.data.dolls.colours import Colour, ink, light, mix, shade
 from minicc.data.dolls.curves import Affine, Path
-from minicc.data.dolls.patterns import Logo, levels, table
+from minicc.data.dolls.patterns import Logo, falling, levels, table
 
 LINE = 0.0105  # width of outlines
+BELOW = {"upper": 0.04, "lower": 0.15, "leg": 0.245}  # how far below the neck's base a limb's bone begins
 Palette = Mapping[str, Colour]  # what a piece's fill means
 
 
@@ -39,6 +40,7 @@ class Cloth:
     colour: str
     pattern: str = "plain"
     logo: Logo | None = None
+    span: tuple[float, float] = (0.0, 0.26)  # what a gradient runs over, below the neck's base
 
 
 def detail(bone: str, path: Path, fill: str = "second", layer: str = "torso", **options: bool) -> Piece:
@@ -162,6 +164,8 @@ def painter(cloth: Cloth, bone: str) -> Paint:
     colours = table(cloth.colour, cloth.pattern)
 
     def paint(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        if cloth.pattern == "gradient":
+            return colours[falling(y + BELOW.get(bone[:-2], 0.0), *cloth.span)]
         return colours[levels(cloth.pattern, x, y, logo)]
 
     return paint

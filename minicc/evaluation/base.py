@@ -1,0 +1,84 @@
+"""`minicc evaluate base`: does the tiny model draw what captions say, and how well does its VAE reconstruct?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+from minicc.data.dolls import CLOTHES, FACTS, Doll, draw
+from minicc.data.dolls.facts import numbers
+from minicc.data.tensors import to_tensor
+from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
+from minicc.evaluation.reader import AttributeReader
+from minicc.pipeline import StableDiffusion
+
+FIRST = 1_000_000  # training and validation use the seeds below
+Figures = dict[str, float | dict[str, float]]
+
+
+def evaluate_base(
+    sd: StableDiffusion, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50, guidance: float = 5.0
+) -> Figures:
+    """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
+
+    seed: of the dolls and of the noise. Returns attributes_all, attributes (one each), reader_on_truth (all at once),
+    vae_psnr, vae_ssim, frechet, frechet_floor (test dolls against other test dolls) and frechet_ratio.
+    """
+    first = FIRST + seed * 100_000
+    dolls, others = (test_dolls(first + offset, n) for offset in (0, n))
+    truth, facts = pictures(dolls), facts_of(dolls)
+    drawn = generate(sd, [doll.caption for doll in dolls], steps, guidance, seed)
+    again = torch.cat([sd.decode_latents(sd.encode_image(x)) for x in truth.split(16)])
+    right = reader.read(drawn) == facts  # (n, facts)
+    return {
+        **scores(right),
+        "reader_on_truth": all_right(reader.read(truth) == facts),
+        "reader_on_reconstruction": all_right(reader.read(again) == facts),
+        "vae_psnr": float(psnr(bytes_of(truth), bytes_of(again)).mean()),
+        "vae_ssim": float(ssim(bytes_of(truth), bytes_of(again)).mean()),
+        **distances(reader, drawn, truth, pictures(others)),
+    }
+
+
+def test_dolls(first: int, n: int) -> list[Doll]:
+    """Dolls of the test split in held-out combinations."""
+    return [draw(first + i, split="test", combinations="heldout") for i in range(n)]
+
+
+def pictures(dolls: Sequence[Doll]) -> Tensor:
+    """(n, 3, 128, 128) in [-1, 1]."""
+    return torch.cat([to_tensor(doll.image) for doll in dolls])
+
+
+def facts_of(dolls: Sequence[Doll]) -> Tensor:
+    """(n, len(FACTS)) uint8."""
+    return torch.stack([torch.from_numpy(numbers(doll.attributes())) for doll in dolls])
+
+
+def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance: float, seed: int) -> Tensor:
+    """A picture for each caption, (n, 3, 128, 128) in [-1, 1]; sixteen at a time, each batch from its own seed."""
+    made = []
+    for i in trange(0, len(captions), 16, desc="generating"):
+        batch = sd.generate(captions[i : i + 16], steps=steps, guidance=guidance, seed=seed * 1000 + i)
+        made += [to_tensor(picture) for picture in batch]
+    return torch.cat(made)
+
+
+def scores(right: Tensor) -> Figures:
+    """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, and of each fact about them."""
+    each = dict(zip(FACTS, right.float().mean(0).tolist(), strict=True))
+    return {"attributes_all": all_right(right), "attributes": {name: each[name] for name in CLOTHES}}
+
+
+def all_right(right: Tensor) -> float:
+    """The share of pictures with every fact about clothes right."""
+    clothes = [i for i, name in enumerate(FACTS) if name in CLOTHES]
+    return right[:, clothes].all(1).float().mean().item()
+
+
+def distances(reader: AttributeReader, drawn: Tensor, truth: Tensor, others: Tensor) -> Figures:
+    """Fréchet distances of generated and of other true dolls to the true ones, in the reader's features."""
+    a, b, c = (reader.embed(x) for x in (drawn, truth, others))
+    far, floor = frechet(a, b), frechet(c, b)
+    return {"frechet": far, "frechet_floor": floor, "frechet_ratio": far / floor}

@@ -1,0 +1,70 @@
+"""The stage that trains the attribute reader."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from minicc.data.dolls.facts import FACTS
+from minicc.evaluation.reader import AttributeReader
+from minicc.training.data import Key, in_range
+from minicc.training.draws import Draws
+from minicc.training.loop import Stage
+
+
+class ReaderStage(Stage):
+    """The reader learns every fact at once: the sum of the facts' cross entropies.
+
+    Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness.
+    """
+
+    def __init__(self, reader: AttributeReader):
+        super().__init__()
+        self.reader = reader
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.reader
+
+    def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
+        """batch: image (B, 3, 128, 128) in [-1, 1], facts (B, len(FACTS))."""
+        logits = self.reader(worn_out(batch["image"], draws))
+        columns = zip(logits.values(), batch["facts"].long().unbind(-1), strict=True)
+        return sum((F.cross_entropy(z.float(), y) for z, y in columns), torch.zeros(()))
+
+
+def worn_out(x: Tensor, draws: Draws) -> Tensor:
+    """Half of the pictures blurred to a random share, with a little noise, and shifted by up to two pixels."""
+    changed = (draws.rand(len(x)) < 0.5).to(x.device)[:, None, None, None]
+    share = draws.rand(len(x)).to(x.device)[:, None, None, None]
+    blurred = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), share)
+    noisy = blurred + 0.04 * draws.randn_like(x)
+    dy, dx = (int(v) - 2 for v in draws.randint(5, 2))
+    return torch.where(changed, noisy.roll((dy, dx), (-2, -1)), x)
+
+
+class Labelled(Dataset):
+    """Dolls with their facts."""
+
+    def __init__(self, dolls: dict[str, Tensor]):
+        """dolls: of dolls_cache."""
+        self.dolls = dolls
+
+    def __len__(self) -> int:
+        return len(self.dolls["image"])
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        index, _ = key
+        return {"image": in_range(self.dolls["image"][index]), "facts": self.dolls["facts"][index]}
+
+
+def save_reader(reader: AttributeReader, folder: Path) -> Path:
+    """In half precision, as model.safetensors in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.half().contiguous() for name, tensor in reader.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt", "facts": ",".join(FACTS)})
+    return folder

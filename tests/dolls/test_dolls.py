@@ -1,0 +1,244 @@
+"""Paper dolls: their ground truth holds, pixel for pixel."""
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicc.data import dolls
+from minicc.data.dolls import captions, wardrobe
+from minicc.data.dolls.scenes import background
+from minicc.data.folder import read_folder
+from minicc.data.samples import index_of
+from minicc.errors import Error
+
+SOME = range(16)
+DIGEST = "a06a866f96a584643a4f1bd7b8e3dd34740e929eff59ab0d4b3adb67613e13f7"
+NUMBER = {"top": 1, "bottom": 2, "onepiece": 3, "shoes": 4, "hat": 5, "accessory": 5}
+
+
+def drawn(seed: int, **options) -> dolls.Doll:
+    return dolls.draw(seed, size=96, split="test", **options)
+
+
+def digest(*seeds: int, size: int = 96) -> str:
+    h = hashlib.sha256()
+    for seed in seeds:
+        doll = dolls.draw(seed, size=size)
+        h.update(
+            doll.image.tobytes() + doll.index.tobytes() + doll.caption.encode() + doll.flat(doll.slots[0]).tobytes()
+        )
+    return h.hexdigest()
+
+
+def test_a_seed_gives_the_same_bytes_each_time():
+    assert digest(1, 2, 3) == digest(1, 2, 3) != digest(4, 5, 6)
+
+
+def test_a_seed_gives_the_same_bytes_on_every_machine():
+    assert digest(*range(8)) == DIGEST, "if the drawing was changed on purpose, put the new digest here"
+
+
+def test_every_garment_can_be_drawn_and_appears_in_the_index():
+    for slot, kinds in dolls.SLOTS.items():
+        for kind, lengths in kinds.items():
+            for length in lengths:
+                garments = {slot: dolls.Garment(kind, "red", "plain", length)}
+                if slot not in ("onepiece", "top", "bottom"):
+                    garments["onepiece"] = dolls.Garment("dress", "blue", "plain", "short")
+                garments |= {"bottom": dolls.Garment("jeans", "blue")} if slot == "top" else {}
+                garments |= {"top": dolls.Garment("shirt", "blue", "plain", "long")} if slot == "bottom" else {}
+                doll = drawn(0, outfit=dolls.Outfit(**garments), hair="short")
+                assert (doll.index == NUMBER[slot]).sum() > 40, kind
+                assert np.asarray(doll.flat(slot, "transparent"))[..., 3].any(), kind
+
+
+@pytest.mark.parametrize("slot", ["top", "bottom", "onepiece"])
+def test_every_pattern_changes_the_picture(slot):
+    pictures = set()
+    for pattern in dolls.PATTERNS:
+        kind = next(iter(dolls.SLOTS[slot]))
+        garments = {slot: dolls.Garment(kind, "blue", pattern, dolls.SLOTS[slot][kind][0])}
+        garments |= {"bottom": dolls.Garment("jeans", "blue")} if slot == "top" else {}
+        garments |= {"top": dolls.Garment("sweater", "blue")} if slot == "bottom" else {}
+        pictures.add(drawn(3, outfit=dolls.Outfit(**garments)).image.tobytes())
+    assert len(pictures) == len(dolls.PATTERNS)
+
+
+def test_another_outfit_changes_no_pixel_outside_both_masks():
+    rng = np.random.default_rng(0)
+    for seed in SOME:
+        doll = drawn(seed)
+        other = doll.wearing(dolls.random_outfit(rng))
+        outside = ~(clothes(doll) | clothes(other))
+        a, b = np.asarray(doll.image), np.asarray(other.image)
+        assert (a[outside] == b[outside]).all(), seed
+        assert (a != b).any()
+
+
+def clothes(doll: dolls.Doll) -> np.ndarray:
+    return (doll.index > 0) & (doll.index < 6)
+
+
+def test_the_index_is_none_where_nothing_was_painted():
+    for seed in range(12):
+        doll = drawn(seed, background="none")
+        alpha = np.asarray(doll.image)[..., 3]
+        assert not doll.index[alpha == 0].any()
+        assert doll.index[alpha == 255].all()
+
+
+def test_hair_and_skin_lie_over_clothes():
+    long = drawn(1, hair="long", pose="clasped", outfit=dolls.Outfit(onepiece=dolls.Garment("robe", "red")))
+    bald = drawn(1, hair="short", pose="down", outfit=dolls.Outfit(onepiece=dolls.Garment("robe", "red")))
+    chest = slice(50, 66), slice(36, 60)
+    assert (long.index[chest] == 6).any() or (long.index[chest] == 7).any()
+    assert (bald.index[chest] == 3).all()
+
+
+def test_the_correspondence_leads_to_the_same_cloth():
+    for seed in SOME:
+        doll = drawn(seed)
+        slot = next(s for s in doll.slots if s in ("top", "onepiece"))
+        where = doll.correspondence(slot)
+        known = ~np.isnan(where[..., 0])
+        worn, flat = np.asarray(doll.image.convert("RGB")).astype(int), np.asarray(doll.flat(slot)).astype(int)
+        x, y = np.floor(where[known]).astype(int).T
+        matched = np.abs(worn[known] - flat[y, x]).mean()
+        shuffled = np.abs(worn[known] - np.random.default_rng(0).permutation(flat[y, x])).mean()
+        assert known.sum() > 0.75 * (doll.index == NUMBER[slot]).sum(), seed
+        assert matched < min(25, max(0.6 * shuffled, 12)), (seed, matched, shuffled)
+
+
+def test_the_correspondence_of_a_logo_is_exact_to_a_pixel():
+    plain, heart = (dolls.Outfit(onepiece=dolls.Garment("dress", "red", p, "long")) for p in ("plain", "logo"))
+    a, b = (dolls.draw(0, size=128, outfit=o, hair="short", pose="out", split="test") for o in (plain, heart))
+    worn = (np.asarray(a.image) != np.asarray(b.image)).any(-1)
+    flat = (np.asarray(a.flat("onepiece")) != np.asarray(b.flat("onepiece"))).any(-1)
+    where = b.correspondence("onepiece")[worn]
+    where = where[~np.isnan(where[:, 0])]
+    rows, columns = np.nonzero(flat)
+    distance = np.hypot(where[:, 0, None] - columns - 0.5, where[:, 1, None] - rows - 0.5).min(1)
+    assert len(where) > 20
+    assert distance.max() < 2
+
+
+def test_training_never_shows_a_held_out_combination_and_heldout_shows_only_them():
+    assert 0.06 < len(wardrobe.HELD_OUT) / (21 * 12 * 8) < 0.14
+    for seed in range(300):
+        for garment in main_garments(dolls.draw(seed)):
+            assert garment not in wardrobe.HELD_OUT
+        for garment in main_garments(dolls.draw(seed, split="test", combinations="heldout")):
+            assert garment in wardrobe.HELD_OUT
+
+
+def main_garments(doll: dolls.Doll) -> list[tuple[str, str, str]]:
+    return [(g.kind, g.colour, g.pattern) for slot, g in doll.outfit.items() if slot in wardrobe.PATTERNED]
+
+
+def test_splits_share_no_doll():
+    facts = [{str(dolls.draw(s, split=split)) for s in range(300)} for split in dolls.SPLITS]
+    assert not (facts[0] & facts[1])
+    assert not (facts[0] & facts[2])
+    assert not (facts[1] & facts[2])
+
+
+def test_captions_name_every_garment_and_its_colour_in_many_wordings():
+    for seed in range(200):
+        doll = drawn(seed)
+        for garment in dict(doll.outfit.items()).values():
+            names = captions.SYNONYMS.get(garment.kind, (garment.kind,))
+            assert any(name in doll.outfit_text for name in names)
+            assert garment.colour in doll.outfit_text
+        assert doll.outfit_text in doll.caption
+        assert doll.character.hair_colour in doll.caption
+    doll = drawn(0)
+    assert len({replace(doll, words=w).caption for w in range(50)}) > 40
+
+
+def test_captions_use_an_before_a_vowel():
+    assert captions.article("orange dress") == "an orange dress"
+    assert captions.listed(["a cap", "boots", "a scarf"]) == "a cap, boots and a scarf"
+
+
+def test_attributes_say_what_is_worn():
+    outfit = dolls.Outfit(onepiece=dolls.Garment("dress", "pink", "dots", "long"), hat=dolls.Garment("crown", "yellow"))
+    facts = drawn(0, outfit=outfit).attributes()
+    assert facts["onepiece"] == "dress"
+    assert facts["onepiece_length"] == "long"
+    assert facts["hat_colour"] == "yellow"
+    assert facts["top"] == facts["top_pattern"] == facts["shoes"] == "none"
+
+
+@pytest.mark.parametrize("size", [64, 100, 256])
+def test_any_size_of_at_least_64_pixels(size):
+    doll = dolls.draw(0, size=size)
+    assert doll.image.size == (size, size)
+    assert doll.index.shape == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"size": 32}, "64"),
+        ({"split": "holdout"}, "expected one of"),
+        ({"combinations": "heldout"}, "never occur in training"),
+        ({"beard": "long"}, "no beard"),
+        ({"hair": "mohawk"}, "short, bob"),
+    ],
+)
+def test_what_makes_no_doll_is_an_error_that_says_so(options, words):
+    with pytest.raises(Error, match=words):
+        dolls.draw(0, **options)
+
+
+def test_outfits_that_cannot_be_worn_are_errors():
+    for wrong in ({}, {"top": dolls.Garment("jeans", "red")}, {"top": dolls.Garment("vest", "crimson")}):
+        with pytest.raises(Error):
+            dolls.Outfit(**wrong)
+    with pytest.raises(Error, match="slots are"):
+        drawn(0, outfit=dolls.Outfit(onepiece=dolls.Garment("robe", "red"))).flat("top")
+
+
+def test_backgrounds_stay_behind():
+    for name in ("mint", "mint gradient", "meadow", "beach", "city", "room", "night"):
+        doll = drawn(5, background=name)
+        alone = np.asarray(drawn(5, background="none").image)[..., 3] == 0
+        assert (np.asarray(doll.image)[alone][:, :3] == background(name, 96)[alone]).all()
+        assert (np.asarray(doll.image)[..., 3] == 255).all()
+
+
+def test_the_dataset_gives_tensors_and_the_same_doll_each_time():
+    data = dolls.DollDataset("val", 3, size=64, seed=10)
+    sample = data[1]
+    assert sample["image"].shape == (3, 64, 64)
+    assert sample["image"].min() >= -1
+    assert sample["image"].max() <= 1
+    assert sample["mask"].bool().logical_xor((sample["index"] > 0) & (sample["index"] < 6)).sum() == 0
+    assert sample["caption"] == data.doll(1).caption
+    assert len(list(data)) == 3
+
+
+def test_an_exported_folder_is_read_back(tmp_path):
+    some = [drawn(seed) for seed in range(3)]
+    samples, report = read_folder(dolls.export(tmp_path, some))
+    assert not report
+    assert [s.caption for s in samples] == [d.caption for d in some]
+    for sample, doll in zip(samples, some, strict=True):
+        assert (index_of(sample, doll.image.size) == np.where(doll.index < 6, doll.index, 0)).all()
+
+
+def test_exported_pairs_are_read_back_in_both_directions(tmp_path):
+    samples, report = read_folder(dolls.export(tmp_path, [drawn(seed) for seed in range(3)], pairs=True))
+    assert not report
+    assert len(samples) == 6
+    assert all(s.garment and s.target and s.target_mask for s in samples)
+
+
+def test_a_contact_sheet_has_a_cell_for_each():
+    sheet = dolls.contact_sheet([drawn(seed) for seed in range(5)], columns=3)
+    assert sheet.size == (3 * 96, 2 * 96)
+    assert sheet.mode == "RGB"
+    assert isinstance(sheet, Image.Image)
