@@ -106,6 +106,11 @@ class StableDiffusion:
         controls: ControlNets with their hints; they add up. guess_mode: they act on the prompt's branch only, at the
         strengths 0.825^(12−i). What no step changes, the text's keys and values, is computed here.
         """
+        if self.unet.config.in_channels != self.vae.config.latent_channels:
+            raise Error(
+                f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, a mask "
+                "and a masked picture among them; minicc inpaints by a ControlNet: take the plain model of that family"
+            )
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)

@@ -1,16 +1,20 @@
 """Phase 1, from the picture to the picture, on small random models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from minicc.data.tensors import to_tensor
+from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
+from minicc.models.unet import UNet
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import Hinted
-from minicc.small import small_controlnet, small_stable_diffusion
+from minicc.small import UNET, small_controlnet, small_stable_diffusion
 from tests.outfit.test_compose import picture, square
 
 
@@ -154,3 +158,27 @@ def test_two_controlnets_add_up_in_the_sampler(sd, control):
 def test_a_picture_of_20000_pixels_is_refused_by_its_size(sd, control):
     with pytest.raises(ValueError, match="20000×1: sides up to"):
         phase1.generate(sd, control, Image.new("RGB", (20_000, 1)), np.ones((1, 20_000), bool), "a red dress")
+
+
+def test_an_inpainting_model_is_refused_with_advice(sd, control):
+    wide = replace(sd, unet=UNet(replace(UNET, in_channels=9)))
+    with pytest.raises(Error, match=r"expects 9 channels.*take the plain model"):
+        phase1.generate(wide, control, picture((64, 64), "RGB"), square((64, 64), (16, 16, 48, 48)), "a hat", steps=1)
+
+
+def test_a_model_that_predicts_v_paints_the_same_as_one_that_predicts_the_same_noise(sd, control):
+    """The v model's output is computed from the ε model's, v = √ᾱ ε − √(1−ᾱ) x₀: all samples must agree."""
+    v = replace(sd, schedule=replace(sd.schedule, prediction="v_prediction"))
+
+    def as_v(x, t, context, control=None):
+        alpha_bar = sd.schedule.alpha_bar(int(t[0]), x)
+        epsilon = sd.unet(x, t, context, control=control)
+        x_0 = (x - (1 - alpha_bar).sqrt() * epsilon) / alpha_bar.sqrt()
+        return alpha_bar.sqrt() * epsilon - (1 - alpha_bar).sqrt() * x_0
+
+    g = torch.Generator().manual_seed(0)
+    x, context = torch.randn((1, 4, 8, 8), generator=g), sd.encode_text(["a red dress"])
+    for t in (1, 501, 981):
+        at = torch.tensor([t])
+        x_0 = v.schedule.x_0_from(as_v(x, at, context), x, t)
+        assert torch.allclose(x_0, sd.schedule.x_0_from(sd.unet(x, at, context), x, t), rtol=1e-3, atol=1e-3)
