@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from minicc.data.dolls.colours import SHADE, Colour
-from minicc.data.dolls.curves import Affine, apply, inverse
+from minicc.data.dolls.curves import Affine, Path, apply, inverse, smooth
 
 SCALE = 3  # canvas pixels along a picture's pixel
 LIGHT = (0.017, 0.013)  # light falls from the upper left: how far from the lower right edge shadows reach
@@ -48,31 +49,15 @@ class Canvas:
         """The number of a part that was drawn; 255 if it was not."""
         return self._numbers.get((slot, bone), 255)
 
-    def area(self, points: np.ndarray, width: float = 0, closed: bool = True) -> tuple[Box, np.ndarray]:
+    def area(self, path: Path, place: Affine, width: float = 0, closed: bool = True) -> tuple[Box, np.ndarray]:
         """The box of canvas pixels around a shape (or a line of this width), and which of them it covers."""
-        p = points * self.side
-        w = max(1, round(width * self.side)) if width else 0
-        low = np.clip(np.floor(p.min(0)).astype(int) - w - 1, 0, self.side)
-        high = np.clip(np.ceil(p.max(0)).astype(int) + w + 2, 0, self.side)
-        box = slice(low[1], high[1]), slice(low[0], high[0])
-        if (high <= low).any():
-            return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
-        mask = Image.new("L", (int(high[0] - low[0]), int(high[1] - low[1])))
-        xy = [tuple(q) for q in np.round(p - low, 3).tolist()]
-        draw = ImageDraw.Draw(mask)
-        if width:
-            draw.line(xy + xy[:1] if closed else xy, fill=255, width=w)
-            for x, y in (p - low)[bends(p, w, closed)].tolist():
-                draw.ellipse((x - w / 2, y - w / 2, x + w / 2, y + w / 2), fill=255)
-        else:
-            draw.polygon(xy, fill=255)
-        return box, np.asarray(mask) > 0
+        return covered(path, place.tobytes(), self.side, max(1, round(width * self.side)) if width else 0, closed)
 
     def put(self, box: Box, mask: np.ndarray, colour: Colour | np.ndarray, part: int, line: bool = False) -> None:
         """Colour the covered pixels, as an outline or as what it surrounds."""
         self.rgb[box][mask] = colour
-        self.part[box][mask] = part
-        self.line[box][mask] = line
+        np.copyto(self.part[box], np.uint8(part), where=mask)
+        np.copyto(self.line[box], line, where=mask)
 
     def within(self, box: Box, mask: np.ndarray, part: int) -> np.ndarray:
         """Those of the covered pixels that belong to the part already, without its outline."""
@@ -98,7 +83,7 @@ class Canvas:
 
     def picture(self) -> Image.Image:
         """The picture, RGBA: every pixel the mean of its canvas pixels."""
-        cover = folded(self.part > 0)  # (n, n)
+        cover = folded(self.part > 0).astype(np.int64)  # (n, n)
         total = folded(self.rgb)  # (n, n, 3); where nothing was painted, 0
         weight = np.maximum(cover, 1)[..., None]
         rgb = (total + weight // 2) // weight
@@ -106,10 +91,35 @@ class Canvas:
         return Image.fromarray(np.concatenate([rgb, alpha[..., None]], -1).astype(np.uint8), "RGBA")
 
 
+@lru_cache(maxsize=16384)  # dolls share bodies and garments: nearly every shape was seen before
+def covered(path: Path, place: bytes, side: int, width: int, closed: bool) -> tuple[Box, np.ndarray]:
+    """What a smooth shape, or a line `width` > 0 pixels wide, covers of a canvas; place: the bytes of an Affine."""
+    p = apply(np.frombuffer(place).reshape(2, 3), smooth(path, closed)) * side
+    low = np.clip(np.floor(p.min(0)).astype(int) - width - 1, 0, side)
+    high = np.clip(np.ceil(p.max(0)).astype(int) + width + 2, 0, side)
+    box = slice(low[1], high[1]), slice(low[0], high[0])
+    if (high <= low).any():
+        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), bool)
+    mask = Image.new("L", (int(high[0] - low[0]), int(high[1] - low[1])))
+    xy = [tuple(q) for q in np.round(p - low, 3).tolist()]
+    draw = ImageDraw.Draw(mask)
+    if width:
+        draw.line(xy + xy[:1] if closed else xy, fill=255, width=width)
+        for x, y in (p - low)[bends(p, width, closed)].tolist():
+            draw.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=255)
+    else:
+        draw.polygon(xy, fill=255)
+    return box, np.asarray(mask) > 0
+
+
 def folded(fine: np.ndarray) -> np.ndarray:
-    """The sum over each picture pixel's canvas pixels: (3n, 3n, …) → (n, n, …) uint16."""
-    parts = [fine[i::SCALE, j::SCALE].astype(np.uint16) for i in range(SCALE) for j in range(SCALE)]
-    return np.add.reduce(parts)
+    """The sum over each picture pixel's canvas pixels: (3n, 3n, …) → (n, n, …) integers."""
+    kind = np.uint8 if fine.dtype == bool else np.uint16
+    total = np.zeros((fine.shape[0] // SCALE, fine.shape[1] // SCALE, *fine.shape[2:]), kind)
+    for i in range(SCALE):
+        for j in range(SCALE):
+            total += fine[i::SCALE, j::SCALE]
+    return total
 
 
 def bends(points: np.ndarray, width: int, closed: bool) -> np.ndarray:

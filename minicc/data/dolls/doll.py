@@ -88,7 +88,7 @@ class Doll:
         """
         classes = np.array([0 if part is None else CLASSES[part.slot] for part in self.canvas.parts], np.uint8)
         fine = classes[self.canvas.part]
-        counts = folded(fine[..., None] == np.arange(8, dtype=np.uint8))  # (size, size, 8)
+        counts = np.stack([folded(fine == number) for number in range(8)], -1)  # (size, size, 8)
         clothes, bare = counts[..., 1:6], counts[..., [0, 6, 7]]
         body_part = np.array([0, 6, 7], np.uint8)[bare.argmax(-1)]
         return np.where(clothes.any(-1), clothes.argmax(-1) + 1, body_part).astype(np.uint8)

@@ -132,7 +132,7 @@ def contour(canvas: Canvas, piece: Piece, slot: str, rig: Mapping[str, Affine], 
         return
     place = rig[piece.bone]
     number = canvas.number(slot, piece.bone, place)
-    box, mask = canvas.area(curves.apply(place, curves.smooth(piece.path)), 2 * line_width(canvas))
+    box, mask = canvas.area(piece.path, place, 2 * line_width(canvas))
     canvas.put(box, mask, ink(palette[piece.fill]), number, line=True)
 
 
@@ -147,8 +147,7 @@ def inside(
     """The piece without its line; returns the canvas pixels it covers."""
     place = rig[piece.bone]
     number = canvas.number(slot, piece.bone, place)
-    points = curves.apply(place, curves.smooth(piece.path, piece.closed))
-    box, mask = canvas.area(points, piece.width * canvas.zoom, piece.closed)
+    box, mask = canvas.area(piece.path, place, piece.width * canvas.zoom, piece.closed)
     if piece.clip:
         mask = canvas.within(box, mask, number)
     if piece.fill == "main" and cloth is not None and cloth.pattern != "plain":
