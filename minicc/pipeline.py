@@ -108,8 +108,8 @@ class StableDiffusion:
         """
         if self.unet.config.in_channels != self.vae.config.latent_channels:
             raise Error(
-                f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, a mask "
-                "and a masked picture among them; minicc inpaints by a ControlNet: take the plain model of that family"
+                f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, "
+                "a mask and a masked picture among them; minicc inpaints by a ControlNet: take the family's plain model"
             )
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)

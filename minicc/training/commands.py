@@ -48,10 +48,14 @@ def train_reader(a: Namespace, config: TrainConfig) -> Path:
 
 
 def train_vae(a: Namespace, config: TrainConfig) -> Path:
-    """The tiny VAE on dolls and their garments; its scaling factor is measured at the end. A diffusers folder."""
+    """The tiny VAE on dolls and their garments, from the start or from a trained one; saved as a diffusers folder.
+
+    Its scaling factor is measured at the end.
+    """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     shown = draw_dolls(a.cache, "val", SHOWN, a.size or 128)["image"]
-    stage = VAEStage(new_vae(config.seed), in_range(shown))
+    vae = load_vae(a.vae) if a.vae else new_vae(config.seed)
+    stage = VAEStage(vae.to(memory_format=torch.channels_last), in_range(shown))
     data = Pictures(dolls, config.seed)
     announce(stage, data, config)
     train(stage, data, config)
@@ -69,7 +73,7 @@ def scaling_factor(vae: VAE, images: torch.Tensor) -> float:
 
 def train_base(a: Namespace, config: TrainConfig) -> Path:
     """The tiny U-Net and its text encoder on dolls and captions, in a trained VAE's latents. Saved as a whole model."""
-    vae = load_vae(a.vae).eval()
+    vae = load_vae(a.vae or Path("runs/vae/vae")).eval()
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
     tokenizer = train_tokenizer(captions, a.out / "tokenizer")

@@ -18,7 +18,8 @@ from minicc.pipeline import StableDiffusion
 
 M = TypeVar("M", bound=nn.Module)
 UNET = UNetConfig(block_out_channels=(96, 128, 192), layers_per_block=1, cross_attention_dim=128, sample_size=16)
-VAE_CONFIG = VAEConfig(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=8)
+# Two groups: with more, two or four channels each, normalisation takes away the very colours that are to be kept.
+VAE_CONFIG = VAEConfig(block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=2)
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's pieces (arXiv 2103.00020, code release)
 
 

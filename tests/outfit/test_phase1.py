@@ -162,7 +162,7 @@ def test_a_picture_of_20000_pixels_is_refused_by_its_size(sd, control):
 
 def test_an_inpainting_model_is_refused_with_advice(sd, control):
     wide = replace(sd, unet=UNet(replace(UNET, in_channels=9)))
-    with pytest.raises(Error, match=r"expects 9 channels.*take the plain model"):
+    with pytest.raises(Error, match=r"expects 9 channels.*take the family.s plain model"):
         phase1.generate(wide, control, picture((64, 64), "RGB"), square((64, 64), (16, 16, 48, 48)), "a hat", steps=1)
 
 
