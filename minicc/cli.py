@@ -41,9 +41,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def add_models(p: argparse.ArgumentParser) -> None:
+SD_HELP = "checkpoint file, diffusers folder, hub id, or a shipped name [tiny]"
+
+
+def add_models(p: argparse.ArgumentParser, sd_help: str = SD_HELP, default: str | None = "tiny") -> None:
     """Options that say which models, where."""
-    p.add_argument("--sd", default="tiny", help="checkpoint file, diffusers folder, hub id, or a shipped name [tiny]")
+    p.add_argument("--sd", default=default, help=sd_help)
     p.add_argument("--prediction", choices=["epsilon", "v_prediction"], help="for SD 2.x files that do not say")
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
@@ -79,7 +82,7 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
 
 def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1"])
-    add_models(p)
+    add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
     p.add_argument("--vae", type=Path, help="base: the trained VAE [runs/vae/vae]; vae: one to go on from [a new one]")

@@ -78,6 +78,7 @@ def folder_of_characters(folder: Path) -> Path:
 def test_train_phase1_saves_a_controlnet_that_phase1_loads_and_diffusers_opens(official, tmp_path, capsys):
     data, out = folder_of_characters(tmp_path / "data"), tmp_path / "run"
     options = ["--steps", "3", "--batch", "2", "--size", "32", "--save-every", "2", "--device", "cpu"]
+    options += ["--cache", str(tmp_path / "cache")]
     sd = str(official / "sd.safetensors")
     assert main(["train", "phase1", "--sd", sd, "--data", str(data), "--out", str(out), *options]) == 0
     assert "needs about" in capsys.readouterr().out
@@ -90,6 +91,7 @@ def test_train_phase1_saves_a_controlnet_that_phase1_loads_and_diffusers_opens(o
 
 def test_training_on_real_characters_takes_real_steps(official, tmp_path, shared):
     options = ["--steps", "2", "--batch", "2", "--size", "64", "--device", "cpu", "--out", str(tmp_path / "run")]
+    options += ["--cache", str(tmp_path / "cache")]
     data = str(shared / "characters" / "lpc" / "val")
     assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), "--data", data, *options]) == 0
     assert (tmp_path / "run" / "controlnet" / "config.json").is_file()

@@ -45,24 +45,57 @@ class Latents(Dataset):
         return {"latents": self.latents[index], "ids": self.ids[index], "name": f"doll {index}"}
 
 
-class Painted(Dataset):
-    """Characters with masks as hands paint them over their clothes, fresh for every position of the run."""
+class Dressed(Dataset):
+    """Paper dolls as phase 1 sees them: the picture, where clothes are or could be, and the clothes in words.
 
-    def __init__(self, pictures: Dataset, seed: int):
-        """pictures: dicts with image, mask (the exact clothes), caption and name."""
-        self.pictures, self.seed = pictures, seed
+    The mask covers what the doll wears and what it would wear in a second outfit: someone who puts a short dress on a
+    character in a long one paints over both.
+    """
+
+    def __init__(self, dolls: dict[str, Tensor], others: Tensor, outfits: list[str]):
+        """dolls: of dolls_cache; others: where the second outfits are, (N, H, W), 1 there; outfits: the sentences."""
+        self.dolls, self.others, self.outfits = dolls, others, outfits
 
     def __len__(self) -> int:
-        return len(self.pictures)  # type: ignore[arg-type]
+        return len(self.outfits)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        worn = (self.dolls["index"][index] > 0) & (self.dolls["index"][index] < 6)
+        return {
+            "image": in_range(self.dolls["image"][index]),
+            "mask": (worn | (self.others[index] > 0)).float()[None],
+            "caption": self.outfits[index],
+            "name": f"doll {index}",
+        }
+
+
+class Painted(Dataset):
+    """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run.
+
+    Latents and contexts were computed once; where there are latents of mirror images too, half of the samples are.
+    """
+
+    def __init__(self, pictures: Dataset, latents: Tensor, context: Tensor, seed: int):
+        """pictures: dicts with image, mask (the exact clothes), caption and name, `Dressed` or a `PictureFolder`.
+
+        latents: (N, 1 or 2, 4, h, w), the second of mirror images; context: (N, 77, D).
+        """
+        self.pictures, self.latents, self.context, self.seed = pictures, latents, context, seed
+
+    def __len__(self) -> int:
+        return len(self.latents)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
+        random = rng(self.seed, position, 3)
         sample = dict(self.pictures[index])
+        mirrored = int(random.integers(self.latents.shape[1]))
+        if mirrored:
+            sample |= {name: sample[name].flip(-1) for name in ("image", "mask")}
         layer = sample["mask"][0].numpy() > 0
         if layer.any():
-            painted = paint(layer, rng(self.seed, position, 3))
-            sample["mask"] = torch.from_numpy(painted.astype(np.float32))[None]
-        return sample
+            sample["mask"] = torch.from_numpy(paint(layer, random).astype(np.float32))[None]
+        return sample | {"latents": self.latents[index, mirrored], "context": self.context[index]}
 
 
 def in_range(image: Tensor) -> Tensor:

@@ -1,56 +1,95 @@
 """Paper dolls drawn once and kept: what the training stages read a thousand times."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data import dolls
 from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import on_white
+from minicc.errors import Error
 from minicc.training.cache import digest_of, kept
 
+Row = dict[str, np.ndarray | str]
+Job = tuple[str, int, int]  # split, seed, size
 
-def draw_dolls(folder: Path, split: str, count: int, size: int = 128, workers: int = 2) -> dict[str, Tensor]:
+
+def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
     """image (N, 3, H, W), index (N, H, W), flat (N, 3, H, W), caption and outfit (N, L), all uint8, memory-mapped.
 
     image: on its background, white where transparent. index: the part mask. flat: one of its garments on white.
     caption, outfit: UTF-8, zero-padded; see `texts`. facts (N, F): `dolls.facts.numbers`.
     """
+    return kept_dolls(folder / f"dolls-{split}-{count}-{size}.safetensors", one, split, count, size)
+
+
+def draw_others(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
+    """Where the clothes of a second, random outfit of the same dolls are: (N, H, W) uint8, 1 there."""
+    return kept_dolls(folder / f"others-{split}-{count}-{size}.safetensors", other, split, count, size)["other"]
+
+
+def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, count: int, size: int) -> dict[str, Tensor]:
+    """What `make` says of the dolls of seeds 0 … count − 1; drawn again if the code that draws dolls has changed."""
     digest = digest_of(split, count, size, *sorted(Path(dolls.__file__).parent.glob("*.py")))
-    return kept(
-        folder / f"dolls-{split}-{count}-{size}.safetensors", digest, lambda: drawn(split, count, size, workers)
-    )
+    return kept(path, digest, lambda: stacked(drawn(make, [(split, seed, size) for seed in range(count)])))
 
 
-def drawn(split: str, count: int, size: int, workers: int) -> dict[str, Tensor]:
-    """All dolls of seeds 0 … count − 1, by several processes."""
-    jobs = [(split, seed, size) for seed in range(count)]
-    with get_context("spawn").Pool(workers) as pool:
-        rows = list(tqdm(pool.imap(one, jobs, chunksize=64), total=count, desc=f"drawing dolls ({split})"))
-    images, indices, flats, captions, outfits, known = zip(*rows, strict=True)
+def drawn(make: Callable[[Job], Row], jobs: list[Job], workers: int = 2, chunk: int = 64) -> list[Row]:
+    """All jobs, by several processes. Raises Error where those cannot start: in a script without a main guard."""
+    if len(jobs) <= chunk:
+        return [make(job) for job in jobs]
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            rows = pool.map(make, jobs, chunksize=chunk)
+            return list(tqdm(rows, total=len(jobs), desc=f"drawing dolls ({jobs[0][0]})"))
+    except BrokenProcessPool as problem:
+        raise Error(f'dolls could not be drawn ({problem}); scripts need `if __name__ == "__main__":`') from problem
+
+
+def stacked(rows: list[Row]) -> dict[str, Tensor]:
+    """Rows → one tensor a column."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
     return {
-        "image": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
-        "index": torch.from_numpy(np.stack(indices)),
-        "flat": torch.from_numpy(np.stack(flats)).permute(0, 3, 1, 2).contiguous(),
-        "caption": packed(captions),
-        "outfit": packed(outfits),
-        "facts": torch.from_numpy(np.stack(known)),
+        name: packed([str(v) for v in values]) if isinstance(values[0], str) else torch.from_numpy(np.stack(values))
+        for name, values in columns.items()
     }
 
 
-def one(job: tuple[str, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, str, str, np.ndarray]:
+def one(job: Job) -> Row:
     """One doll's picture, part mask, a garment, texts and facts."""
     split, seed, size = job
     doll = dolls.draw(seed, size=size, split=split)
     slot = doll.slots[seed % len(doll.slots)]
-    flat = doll.flat(slot, background="white").resize((size, size))
-    pictures = np.asarray(on_white(doll.image)), doll.index, np.asarray(flat.convert("RGB"))
-    return *pictures, doll.caption, doll.outfit_text, numbers(doll.attributes())
+    flat = doll.flat(slot, background="white").resize((size, size)).convert("RGB")
+    return {
+        "image": channels_first(on_white(doll.image)),
+        "index": doll.index,
+        "flat": channels_first(flat),
+        "caption": doll.caption,
+        "outfit": doll.outfit_text,
+        "facts": numbers(doll.attributes()),
+    }
+
+
+def other(job: Job) -> Row:
+    """Where a doll's clothes are when it wears something else."""
+    split, seed, size = job
+    doll = dolls.draw(seed, size=size, split=split)
+    combinations = "seen" if split == "train" else "any"
+    index = doll.wearing(dolls.random_outfit(np.random.default_rng([doll.words, 3]), combinations)).index
+    return {"other": ((index > 0) & (index < 6)).astype(np.uint8)}
+
+
+def channels_first(picture: Image.Image) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
 def packed(sentences: Sequence[str]) -> Tensor:

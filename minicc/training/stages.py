@@ -13,7 +13,6 @@ from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
-from minicc.models.zero_conv import lock
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import StableDiffusion
@@ -30,6 +29,8 @@ class Phase1Stage(Stage):
     copy learns to read the hint.
     """
 
+    empty: Tensor
+
     def __init__(
         self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True,
         shown: Sequence[dict[str, Any]] = (),
@@ -37,7 +38,8 @@ class Phase1Stage(Stage):
         """shown: the characters of the validation sheet, dicts with image, mask and caption."""
         super().__init__()
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
-        self.unet, self.vae, self.text_encoder = sd.unet, lock(sd.vae), lock(sd.text_encoder)
+        self.unet = sd.unet
+        self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         trainable(sd.unet, control, sd_locked)
 
     @property
@@ -50,10 +52,10 @@ class Phase1Stage(Stage):
         return self
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
-        """batch: image (B, 3, H, W) in [-1, 1], mask (B, 1, H, W), caption: B sentences."""
-        z = self.sd.encode_image(batch["image"])  # (B, 4, H/8, W/8)
-        context = self.sd.encode_text(dropped(batch["caption"], self.drop, draws))  # (B, 77, D)
-        hint = make_hint(batch["image"], batch["mask"]).to(z.dtype)
+        """batch: latents (B, 4, h, w), scaled; context (B, 77, D); image (B, 3, H, W) in [-1, 1]; mask (B, 1, H, W)."""
+        z = batch["latents"].to(self.empty.dtype)
+        context = dropped(batch["context"].to(z), self.empty, self.drop, draws)
+        hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         control = self.control(x_t, t, context, hint)
         return F.mse_loss(self.unet(x_t, t, context, control).float(), target.float())
@@ -78,10 +80,13 @@ def noised(z: Tensor, schedule: Any, draws: Draws) -> tuple[Tensor, Tensor, Tens
     return schedule.add_noise(z, noise, t), t, schedule.target(z, noise, t)
 
 
-def dropped(captions: Sequence[str], probability: float, draws: Draws) -> list[str]:
-    """Each sentence replaced by the empty one with the given probability: what makes guidance possible."""
-    keep = draws.rand(len(captions)) >= probability
-    return [caption if k else "" for caption, k in zip(captions, keep, strict=True)]
+def dropped(x: Tensor, empty: Tensor, probability: float, draws: Draws) -> Tensor:
+    """Each sentence's row replaced by the empty one's with the given probability: what makes guidance possible.
+
+    x: (B, …), empty: (1, …).
+    """
+    drop = (draws.rand(len(x)) < probability).to(x.device)
+    return torch.where(drop.view(-1, *[1] * (x.ndim - 1)), empty.to(x), x)
 
 
 class VAEStage(Stage):
@@ -141,8 +146,7 @@ class BaseStage(Stage):
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: latents (B, 4, h, w), scaled; ids (B, 77)."""
         z, ids = batch["latents"].float(), batch["ids"]
-        drop = (draws.rand(len(z)) < self.drop).to(ids.device)
-        context = encode_text(self.text_encoder, torch.where(drop[:, None], self.empty.to(ids.device), ids))
+        context = encode_text(self.text_encoder, dropped(ids, self.empty, self.drop, draws))
         x_t, t, target = noised(z, self.sd.schedule, draws)
         return F.mse_loss(self.unet(x_t, t, context).float(), target)
 

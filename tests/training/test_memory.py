@@ -25,8 +25,8 @@ def test_a_toys_memory_is_what_arithmetic_says():
 
 
 def phase1_batch(batch: int, size: int) -> dict:
-    zeros = torch.zeros(batch, 3, size, size)
-    return {"image": zeros, "mask": zeros[:, :1], "caption": ["a red dress"] * batch}
+    zeros, latents = torch.zeros(batch, 3, size, size), torch.zeros(batch, 4, size // 8, size // 8)
+    return {"image": zeros, "mask": zeros[:, :1], "latents": latents, "context": torch.zeros(batch, 77, 64)}
 
 
 def kept_in_a_real_step(stage: nn.Module, batch: dict) -> int:

@@ -1,0 +1,221 @@
+"""`minicc train` from nothing: VAE → base → phase 1 and the reader, each a few steps on a few dolls."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import minicc
+from minicc.cli import main
+from minicc.data import dolls
+from minicc.evaluation.reader import load_reader
+from minicc.models.controlnet import ControlNet
+from minicc.small import small_stable_diffusion
+from minicc.training.cache import kept
+from minicc.training.data import Dressed, Painted, Pictures
+from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, one, stacked, texts
+from minicc.training.draws import Draws
+from minicc.training.encode import contexts_of, folder_latents, latents_of
+from minicc.training.stages import Phase1Stage, dropped
+from minicc.weights.load import load_vae
+
+N = 12
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """All stages, trained for two steps each."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def train(stage: str, *more: str) -> None:
+        options = ["--dolls", str(N), "--cache", str(folder / "cache"), "--steps", "2", "--batch", "2"]
+        assert main(["train", stage, *options, "--out", str(folder / stage), "--device", "cpu", *more]) == 0
+
+    train("vae", "--ema", "0.9")
+    train("base", "--vae", str(folder / "vae" / "vae"))
+    train("phase1", "--sd", str(folder / "base" / "sd"))
+    train("reader")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(runs) -> dict[str, torch.Tensor]:
+    return draw_dolls(runs / "cache", "train", N)
+
+
+def test_each_stage_leaves_its_curves_and_a_sheet(runs):
+    for stage in ("vae", "base", "phase1"):
+        assert {"curves.csv", "curves.png", "sheet-00000002.png"} <= {p.name for p in (runs / stage).iterdir()}
+
+
+def test_the_vae_has_a_measured_scaling_factor(runs, cache):
+    vae = load_vae(runs / "vae" / "vae")
+    with torch.no_grad():
+        means = vae.encode(cache["image"].float() / 127.5 - 1).mean
+    assert vae.config.scaling_factor * means.std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_base_draws_pictures_of_its_size(runs):
+    sd = minicc.load(runs / "base" / "sd", device="cpu")
+    picture = sd.generate(["a doll in a red dress"], steps=2)[0]
+    assert picture.size == (128, 128)
+
+
+def test_a_vae_and_a_base_can_be_trained_further(runs, tmp_path):
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "1", "--lr", "0"]
+    options += ["--device", "cpu"]
+    vae, base = runs / "vae" / "vae", runs / "base" / "sd"
+    assert main(["train", "vae", "--vae", str(vae), "--out", str(tmp_path / "vae"), *options]) == 0
+    assert main(["train", "base", "--sd", str(base), "--out", str(tmp_path / "base"), *options]) == 0
+    before, after = load_vae(vae).state_dict(), load_vae(tmp_path / "vae" / "vae").state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    before, after = (minicc.load(p, device="cpu").unet.state_dict() for p in (base, tmp_path / "base" / "sd"))
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_phase_1_changed_the_copy_and_nothing_else(runs):
+    sd = minicc.load(runs / "base" / "sd", device="cpu")
+    control = ControlNet.load(runs / "phase1" / "controlnet", unet=sd.unet)
+    assert control.controlnet_mid_block.weight.abs().max() > 0
+    assert (sd.unet.conv_in.weight - control.conv_in.weight).abs().max() < 1e-2
+
+
+def test_evaluate_base_writes_every_figure(runs, tmp_path):
+    out = tmp_path / "figures.json"
+    options = ["--sd", str(runs / "base" / "sd"), "--reader", str(runs / "reader" / "reader"), "--device", "cpu"]
+    assert main(["evaluate", "base", "--n", "3", "--steps", "2", "--json", str(out), *options]) == 0
+    figures = json.loads(out.read_text())
+    assert set(figures["attributes"]) == set(dolls.CLOTHES)
+    for name in ("attributes_all", "reader_on_truth", "vae_ssim"):
+        assert 0 <= figures[name] <= 1
+    assert 0 < figures["vae_psnr"] < 40
+    assert figures["frechet_ratio"] > 0
+
+
+def test_a_reader_is_small_and_reads_every_fact(runs, cache):
+    reader = load_reader(runs / "reader" / "reader")
+    read = reader.read(cache["image"].float() / 127.5 - 1)
+    assert read.shape == (N, len(dolls.FACTS))
+    assert (read < torch.tensor([len(values) for values in dolls.FACTS.values()])).all()
+    assert (runs / "reader" / "reader" / "model.safetensors").stat().st_size < 3e6
+
+
+def test_what_is_no_reader_is_named(runs):
+    with pytest.raises(minicc.Error, match=r"vae.*no attribute reader.*minicc train reader"):
+        load_reader(runs / "vae")
+
+
+def test_the_cached_dolls_are_the_dolls(cache):
+    doll = dolls.draw(5)
+    assert np.array_equal(cache["index"][5].numpy(), doll.index)
+    assert texts(cache["caption"])[5] == doll.caption
+    assert texts(cache["outfit"])[5] == doll.outfit_text
+
+
+def test_several_processes_draw_the_same_dolls(cache):
+    rows = drawn(one, [("train", seed, 128) for seed in range(N)], chunk=4)
+    assert torch.equal(stacked(rows)["image"], cache["image"])
+
+
+def test_a_dressed_dolls_mask_covers_both_outfits_and_nothing_of_a_third(runs, cache):
+    sample = Dressed(cache, draw_others(runs / "cache", "train", N), texts(cache["outfit"]))[5]
+    doll = dolls.draw(5)
+    worn = (doll.index > 0) & (doll.index < 6)
+    mask = sample["mask"][0].numpy() > 0
+    assert (mask & worn).sum() == worn.sum() < mask.sum()
+    assert sample["caption"] == doll.outfit_text
+    other = dolls.draw(5).wearing(dolls.random_outfit(np.random.default_rng([doll.words, 3]), "seen"))
+    a, b = np.asarray(doll.image)[~mask], np.asarray(other.image)[~mask]
+    assert np.array_equal(a, b)
+
+
+class Characters(torch.utils.data.Dataset):
+    """Two pictures with half of each masked."""
+
+    def __init__(self) -> None:
+        self.images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, i: int) -> dict:
+        mask = torch.zeros(1, 32, 32)
+        mask[:, 8:24, 4:16] = 1
+        return {"image": self.images[i], "mask": mask, "caption": f"outfit {i}", "name": str(i)}
+
+
+def test_cached_latents_belong_to_their_picture_mirrored_or_not(tmp_path):
+    sd, pictures = small_stable_diffusion(), Characters()
+    data = Painted(
+        pictures, folder_latents(tmp_path / "l", sd, pictures), contexts_of(tmp_path / "c", sd, ["a", "b"]), 0
+    )
+    mirrored = []
+    for position in range(12):
+        sample = data[1, position]
+        expected = sd.encode_image(sample["image"][None])[0]
+        assert torch.allclose(sample["latents"].float(), expected, atol=1e-3)
+        mirrored.append(torch.equal(sample["image"], pictures.images[1].flip(-1)))
+        assert mirrored[-1] or torch.equal(sample["image"], pictures.images[1])
+    assert 0 < sum(mirrored) < 12
+    assert torch.equal(data[1, 0]["context"], sd.encode_text(["b"])[0].half())
+
+
+def test_masks_are_painted_anew_for_every_position(tmp_path):
+    data = Painted(Characters(), torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, 77, 64), 0)
+    masks = [data[0, position]["mask"] for position in (0, 1, 2)]
+    assert not torch.equal(masks[0], masks[1])
+    assert torch.equal(data[0, 2]["mask"], masks[2])
+
+
+def test_another_picture_caption_or_model_is_encoded_anew_and_the_same_is_not(tmp_path, monkeypatch, capsys):
+    sd, images = small_stable_diffusion(), torch.randint(255, (2, 3, 32, 32), dtype=torch.uint8)
+    first = latents_of(tmp_path / "l", sd, images)
+    with monkeypatch.context() as patched:
+        patched.setattr(sd.vae, "encode", None)  # what would be called
+        assert torch.equal(latents_of(tmp_path / "l", sd, images), first)
+    assert "stale" not in capsys.readouterr().out
+    changed = latents_of(tmp_path / "l", sd, 255 - images)
+    assert not torch.equal(changed, first)
+    assert not torch.equal(latents_of(tmp_path / "l", small_stable_diffusion(seed=1), 255 - images), changed)
+    a = contexts_of(tmp_path / "c", sd, ["a"])
+    assert not torch.equal(contexts_of(tmp_path / "c", sd, ["b"]), a)
+    assert capsys.readouterr().out.count("is stale (made from other pictures or another model)") == 3
+
+
+def test_a_damaged_cache_is_made_again(tmp_path, capsys):
+    kept(tmp_path / "x", "d", lambda: {"a": torch.ones(3)})
+    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-4])
+    assert kept(tmp_path / "x", "d", lambda: {"a": torch.ones(3)})["a"].sum() == 3
+    assert "x is damaged" in capsys.readouterr().out
+
+
+def test_phase_1_learns_from_half_of_the_sentences():
+    x, empty = torch.ones(4000, 77, 2), torch.zeros(1, 77, 2)
+    kept_share = dropped(x, empty, 0.5, Draws.at(0, 0))[:, 0, 0].mean().item()
+    assert kept_share == pytest.approx(0.5, abs=0.03)
+
+
+def test_the_garments_alone_are_a_quarter_of_what_the_vae_sees(cache):
+    data = Pictures(cache, 0)
+    flats = [cache["flat"][0], cache["flat"][0].flip(-1)]
+    seen = [data[0, position]["image"] for position in range(400)]
+    share = np.mean([any(torch.equal(x, f.float() / 127.5 - 1) for f in flats) for x in seen])
+    assert share == pytest.approx(0.25, abs=0.07)
+
+
+def test_the_stage_moves_nothing_but_the_copy():
+    sd = small_stable_diffusion()
+    stage = Phase1Stage(sd, ControlNet.from_unet(sd.unet))
+    assert {id(p) for p in stage.parameters() if p.requires_grad} == {id(p) for p in stage.control.parameters()}
+    assert not [p for m in (sd.vae, sd.text_encoder) for p in m.parameters() if p.requires_grad]
+
+
+def test_options_are_all_there_for_every_stage():
+    from minicc.cli import parser
+
+    a = parser().parse_args(["train", "base", "--out", "x"])
+    assert isinstance(a, Namespace)
+    assert a.sd is None
