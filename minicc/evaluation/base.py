@@ -9,10 +9,12 @@ from tqdm import trange
 from minicc.data.dolls import CLOTHES, FACTS, Doll, draw
 from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import to_tensor
+from minicc.diffusion.ddim import ddim_invert, ddim_sample
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
 from minicc.pipeline import StableDiffusion
 
+INVERTED = 16  # dolls that are turned to noise and back
 FIRST = 1_000_000  # training and validation use the seeds below
 Figures = dict[str, float | dict[str, float]]
 
@@ -23,7 +25,7 @@ def evaluate_base(
     """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
 
     seed: of the dolls and of the noise. Returns attributes_all, attributes (one each), reader_on_truth (all at once),
-    vae_psnr, vae_ssim, frechet, frechet_floor (test dolls against other test dolls) and frechet_ratio.
+    vae_psnr, vae_ssim, frechet, frechet_floor (test dolls against other test dolls), frechet_ratio and inversion_psnr.
     """
     first = FIRST + seed * 100_000
     dolls, others = (test_dolls(first + offset, n) for offset in (0, n))
@@ -38,6 +40,7 @@ def evaluate_base(
         "vae_psnr": float(psnr(bytes_of(truth), bytes_of(again)).mean()),
         "vae_ssim": float(ssim(bytes_of(truth), bytes_of(again)).mean()),
         **distances(reader, drawn, truth, pictures(others)),
+        "inversion_psnr": inversion_psnr(sd, truth[:INVERTED], [doll.caption for doll in dolls[:INVERTED]], steps),
     }
 
 
@@ -63,6 +66,15 @@ def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance:
         batch = sd.generate(captions[i : i + 16], steps=steps, guidance=guidance, seed=seed * 1000 + i)
         made += [to_tensor(picture) for picture in batch]
     return torch.cat(made)
+
+
+def inversion_psnr(sd: StableDiffusion, truth: Tensor, captions: Sequence[str], steps: int) -> float:
+    """Dolls → noise → dolls by DDIM, without guidance: mean PSNR to what the VAE alone makes of them, dB."""
+    z, context = sd.encode_image(truth), sd.encode_text(captions)
+    model = sd.guided(context, context, guidance=1)
+    noise = ddim_invert(model, z, sd.schedule, steps)
+    back = ddim_sample(model, noise, sd.schedule, steps)
+    return float(psnr(*(bytes_of(sd.decode_latents(x)) for x in (z, back))).mean())
 
 
 def scores(right: Tensor) -> Figures:

@@ -1,0 +1,30 @@
+"""Table 1 of the DDIM paper on the tiny model; resumable, some hours on two cores.
+
+    python benchmarks/table1.py --out runs/table1
+
+Writes table1.json there and prints the table.
+"""
+
+import argparse
+from pathlib import Path
+
+from minicc.evaluation.reader import load_reader
+from minicc.evaluation.table1 import markdown, table1
+from minicc.pipeline import load
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of finished batches and of the result")
+    parser.add_argument("--sd", default="tiny")
+    parser.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
+    parser.add_argument("--n", type=int, default=500, help="pictures a cell [500]")
+    parser.add_argument("--n-longest", type=int, default=200, help="pictures a cell at 1000 steps [200]")
+    parser.add_argument("--seed", type=int, default=0)
+    a = parser.parse_args()
+    reader = load_reader(a.reader) if a.reader else load_reader()
+    print(markdown(table1(load(a.sd), reader, a.out, a.n, a.n_longest, a.seed)))
+
+
+if __name__ == "__main__":
+    main()

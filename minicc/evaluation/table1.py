@@ -1,0 +1,113 @@
+"""Table 1 of the DDIM paper in our world: how far the pictures are from true ones, by steps S and noise η.
+
+Song et al. 2020 (arXiv 2010.02502), table 1, with the attribute reader's features in place of Inception's. Every cell
+draws the same captions from the same noise, without guidance, as the paper's models have none.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import trange
+
+from minicc.data.dolls import draw
+from minicc.diffusion.ddim import ddim_sample
+from minicc.diffusion.dpm_solver import dpm_solver_sample
+from minicc.diffusion.steps import Model
+from minicc.errors import Error
+from minicc.evaluation.base import FIRST, pictures, test_dolls
+from minicc.evaluation.metrics import frechet
+from minicc.evaluation.reader import AttributeReader
+from minicc.pipeline import StableDiffusion
+from minicc.training.cache import digest_of, kept
+
+STEPS = (10, 20, 50, 100, 1000)
+ETAS = ("0", "0.2", "0.5", "1", "σ̂")
+BATCH = 20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: a sampler, its steps, and how much noise each step draws (σ̂: DDPM's larger variance)."""
+
+    steps: int
+    eta: str
+    solver: str = "DDIM"
+
+    @property
+    def name(self) -> str:
+        return f"{self.solver} S={self.steps} η={self.eta}"
+
+    def sample(self, model: Model, x: Tensor, sd: StableDiffusion, seed: int) -> Tensor:
+        """x_0 (B, …) from x = x_T."""
+        if self.solver != "DDIM":
+            return dpm_solver_sample(model, x, sd.schedule, self.steps)
+        hat = self.eta == "σ̂"
+        eta = 1.0 if hat else float(self.eta)
+        generator = torch.Generator().manual_seed(seed)
+        return ddim_sample(model, x, sd.schedule, self.steps, eta=eta, sigma_hat=hat, generator=generator)
+
+
+CELLS = (Cell(15, "0", "DPM-Solver++"), *(Cell(steps, eta) for steps in STEPS for eta in ETAS))
+
+
+def table1(
+    sd: StableDiffusion, reader: AttributeReader, out: Path, n: int = 500, n_longest: int = 200, seed: int = 0
+) -> dict[str, float]:
+    """Every cell's Fréchet distance to n true test dolls, by name; "floor": of n other true ones.
+
+    out: folder of finished batches: a run that was stopped goes on from the last. n_longest: pictures at the most
+    steps; their distance is to as many true dolls, and "floor n_longest" is its floor. Raises Error for n below 2.
+    """
+    if min(n, n_longest) < 2:
+        raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
+    first = FIRST + seed * 100_000
+    truth, others = (reader.embed(pictures(test_dolls(first + offset, n))) for offset in (0, n))
+    figures = {"floor": frechet(others, truth), f"floor {n_longest}": frechet(others[:n_longest], truth[:n_longest])}
+    for cell in CELLS:
+        count = n_longest if cell.steps == max(STEPS) else n
+        features = torch.cat(list(batches(cell, sd, reader, out, count, seed)))
+        figures[cell.name] = frechet(features, truth[:count])
+        print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
+    (out / "table1.json").write_text(json.dumps({"n": n, "n_longest": n_longest, "seed": seed} | figures, indent=1))
+    return figures
+
+
+def batches(
+    cell: Cell, sd: StableDiffusion, reader: AttributeReader, out: Path, count: int, seed: int
+) -> Iterator[Tensor]:
+    """The features of a cell's pictures, batch by batch; what is on disk is not computed again."""
+    digest = digest_of(sd.unet, sd.vae, sd.text_encoder, reader, cell.name, seed, BATCH)
+    for start in trange(0, count, BATCH, desc=cell.name):
+        size = min(BATCH, count - start)
+        make = once(cell, sd, reader, start, size, seed)
+        yield kept(out / f"{cell.name} {start:05}-{size}.safetensors", digest, make)["features"]
+
+
+def once(
+    cell: Cell, sd: StableDiffusion, reader: AttributeReader, start: int, size: int, seed: int
+) -> Callable[[], dict[str, Tensor]]:
+    """What computes the features of pictures start … start + size − 1."""
+
+    def make() -> dict[str, Tensor]:
+        first = FIRST + seed * 100_000 + start
+        captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
+        x = torch.randn((size, 4, sd.side // 8, sd.side // 8), generator=torch.Generator().manual_seed(first))
+        context = sd.encode_text(captions)
+        with torch.no_grad():
+            z = cell.sample(sd.guided(context, context, 1.0), x, sd, first)
+        return {"features": reader.embed(sd.decode_latents(z))}
+
+    return make
+
+
+def markdown(figures: dict[str, float]) -> str:
+    """The table as it stands in the model card."""
+    lines = ["| S | " + " | ".join(f"η = {eta}" for eta in ETAS) + " |", "|---" * (len(ETAS) + 1) + "|"]
+    for steps in STEPS:
+        row = [f"{figures[Cell(steps, eta).name]:.2f}" for eta in ETAS]
+        lines.append(f"| {steps} | " + " | ".join(row) + " |")
+    return "\n".join([*lines, "", f"{CELLS[0].name}: {figures[CELLS[0].name]:.2f}; floor {figures['floor']:.2f}"])
