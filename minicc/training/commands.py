@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from minicc.data.folder import PictureFolder
+from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader
 from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
@@ -49,18 +50,21 @@ def train_reader(a: Namespace, config: TrainConfig) -> Path:
 def train_vae(a: Namespace, config: TrainConfig) -> Path:
     """The tiny VAE on dolls and their garments, from the start or from a trained one; saved as a diffusers folder.
 
-    Its scaling factor is measured at the end.
+    Its scaling factor is measured at the end. With the decoder alone in training, latents and factor stay.
     """
+    if a.decoder_only and not a.vae:
+        raise Error("--decoder-only trains a trained VAE further: say which with --vae FOLDER")
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     shown = draw_dolls(a.cache, "val", SHOWN, a.size or 128)["image"]
-    vae = load_vae(a.vae) if a.vae else new_vae(config.seed)
+    vae = load_vae(a.vae, dtype=torch.float32) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
-    stage = VAEStage(vae, in_range(shown))
+    stage = VAEStage(vae, in_range(shown), decoder_only=a.decoder_only)
     data = Pictures(dolls, config.seed)
     announce(stage, data, config)
     train(stage, data, config)
     vae = stage.vae.eval()
-    vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, dolls["image"][:512]))
+    if not a.decoder_only:
+        vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, dolls["image"][:512]))
     return save_vae(vae, a.out / "vae")
 
 

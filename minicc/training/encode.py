@@ -16,9 +16,14 @@ from minicc.training.data import in_range
 def latents_of(path: Path, sd: StableDiffusion, images: Tensor) -> Tensor:
     """Scaled latents of uint8 pictures, (N, 4, h, w) in half precision: a hundred thousand of 128 pixels are 200 MB.
 
-    Kept at `path`; computed again if the pictures or the VAE are others.
+    Kept at `path`; computed again if the pictures or the VAE's encoder are others.
     """
-    return kept(path, digest_of(sd.vae, images), lambda: {"latents": encode_images(sd, images)})["latents"]
+    return kept(path, digest_of(*encoder_of(sd), images), lambda: {"latents": encode_images(sd, images)})["latents"]
+
+
+def encoder_of(sd: StableDiffusion) -> tuple[object, ...]:
+    """All of the VAE that latents depend on: another decoder leaves them what they are."""
+    return sd.vae.encoder, sd.vae.quant_conv, sd.vae.config.scaling_factor
 
 
 @torch.no_grad()
@@ -47,7 +52,7 @@ def folder_latents(path: Path, sd: StableDiffusion, pictures: Dataset) -> Tensor
 
     pictures: dicts with image (3, H, W) in [-1, 1], read one after the other, so that any number of them fits.
     """
-    digest = digest_of(sd.vae, *(digest_of(image) for image in images_of(pictures, "checking pictures")))
+    digest = digest_of(*encoder_of(sd), *(digest_of(image) for image in images_of(pictures, "checking pictures")))
     return kept(path, digest, lambda: {"latents": encode_both_ways(sd, pictures)})["latents"]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -74,7 +75,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
 
     Raises Error at the first loss that is not finite, with the step, the batch's names and the last checkpoint.
     """
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    accelerator = new_accelerator(config)
     parameters = [p for p in stage.parameters() if p.requires_grad]
     model, optimizer = accelerator.prepare(stage, adamw(parameters, config))
     ema = EMA(stage.trained, config.ema)
@@ -97,6 +98,12 @@ def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
     curves.close()
     ema.finish()
     return loss
+
+
+def new_accelerator(config: TrainConfig) -> Accelerator:
+    """Accelerate keeps one state a process: it is put back, so that a notebook may train in fp32 and then in bf16."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
 
 
 def backward(

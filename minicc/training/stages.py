@@ -13,6 +13,7 @@ from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
+from minicc.models.zero_conv import lock
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import StableDiffusion
@@ -100,10 +101,16 @@ class VAEStage(Stage):
 
     shown: Tensor
 
-    def __init__(self, vae: VAE, shown: Tensor, kl_weight: float = 1e-4):
-        """shown: the pictures of the validation sheet, (B, 3, H, W) in [-1, 1]."""
+    def __init__(self, vae: VAE, shown: Tensor, kl_weight: float = 1e-4, decoder_only: bool = False):
+        """shown: the pictures of the validation sheet, (B, 3, H, W) in [-1, 1].
+
+        decoder_only: latents stay what they are, so that a base trained on them stays valid, as with Stability's
+        fine-tuned decoders.
+        """
         super().__init__()
-        self.vae, self.kl_weight = vae, kl_weight
+        self.vae, self.kl_weight = vae.requires_grad_(True), kl_weight
+        if decoder_only:
+            lock(vae.encoder), lock(vae.quant_conv)
         self.register_buffer("shown", shown, persistent=False)
 
     @property

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,37 @@ def test_a_vae_and_a_base_can_be_trained_further(runs, tmp_path):
     assert all(torch.equal(before[k], after[k]) for k in before)
     before, after = (minicc.load(p, device="cpu").unet.state_dict() for p in (base, tmp_path / "base" / "sd"))
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_decoder_only_training_leaves_the_latents_what_they_are(runs, tmp_path):
+    """The encoder, quant_conv and the scaling factor stay, bit for bit; every part of the decoder learns."""
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "2", "--batch", "2", "--ema", "0.9"]
+    before, out = runs / "vae" / "vae", tmp_path / "vae"
+    options += ["--vae", str(before), "--decoder-only", "--out", str(out), "--device", "cpu", "--precision", "bf16"]
+    assert main(["train", "vae", *options]) == 0
+    old, new = load_vae(before), load_vae(out / "vae")
+    assert new.config == old.config
+    moved = {
+        key.split(".")[0] for key, value in new.state_dict().items() if not torch.equal(value, old.state_dict()[key])
+    }
+    assert moved == {"decoder", "post_quant_conv"}
+
+
+def test_decoder_only_training_needs_a_trained_vae(tmp_path, capsys):
+    assert main(["train", "vae", "--decoder-only", "--out", str(tmp_path / "x")]) == 2
+    assert "--vae FOLDER" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_cached_latents_outlive_another_decoder_but_not_another_scaling_factor(tmp_path, capsys):
+    sd, images = small_stable_diffusion(), torch.randint(255, (2, 3, 32, 32), dtype=torch.uint8)
+    first = latents_of(tmp_path / "l", sd, images)
+    torch.nn.init.zeros_(sd.vae.decoder.conv_out.weight)
+    assert torch.equal(latents_of(tmp_path / "l", sd, images), first)
+    assert "stale" not in capsys.readouterr().out
+    sd.vae.config = replace(sd.vae.config, scaling_factor=1.0)
+    assert not torch.equal(latents_of(tmp_path / "l", sd, images), first)
+    assert "stale" in capsys.readouterr().out
 
 
 def test_phase_1_changed_the_copy_and_nothing_else(runs):
