@@ -95,6 +95,11 @@ class Window:
     size: tuple[int, int]  # (width, height) after scaling, before padding
     padded: tuple[int, int]  # (width, height), multiples of the stride
 
+    @property
+    def shrinks(self) -> bool:
+        """Whether the box is worked on at less than full resolution."""
+        return self.size != (self.box[2] - self.box[0], self.box[3] - self.box[1])
+
     def take(self, image: Image.Image) -> Tensor:
         """(1, 3, H, W) in [-1, 1]; the padding repeats the edge, so that no line appears where the picture ends."""
         x = to_tensor(on_white(image.crop(self.box)).resize(self.size, Image.Resampling.LANCZOS))

@@ -13,9 +13,10 @@ from tqdm import tqdm
 from minicc.data.tensors import to_image
 from minicc.diffusion.ddim import ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model, Step, timestep
+from minicc.diffusion.steps import Model, Step, last, timestep
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
+from minicc.models.vocabulary import unknown_words
 from minicc.outfit.compose import MAX_SIDE, Window, blank, latent_mask, make_hint, read_mask, window
 from minicc.pipeline import Hinted, StableDiffusion
 
@@ -39,10 +40,9 @@ def generate(
     return variants(sd, control, character, mask, prompt, seeds=[seed], **options)[0]  # type: ignore[arg-type]
 
 
-@torch.no_grad()
 def variants(
     sd: StableDiffusion,
-    control: ControlNet,
+    control: ControlNet | None,
     character: Image.Image,
     mask: Image.Image | np.ndarray,
     prompt: str,
@@ -59,32 +59,89 @@ def variants(
 ) -> list[Result]:
     """Redress a character several times, one result a seed, all in one batch; each seed's result is its own.
 
-    character: any size, RGB or RGBA (other modes are converted). mask: white over what shall change, same size.
+    control: None leaves the filling to the locked model alone. character: any size, RGB or RGBA (other modes are
+    converted). mask: white over what shall change, same size.
     guidance: classifier-free guidance on the text, 1 is none. strength: of the ControlNet. feather: grow the mask by so
     many pixels. max_side: pictures with a longer side are worked on in the mask's neighbourhood (default: 1.5 times
     the side that the model was trained for). Raises PictureError for a mask that does not fit or is empty.
     """
+    ready = prepare(sd, character, mask, feather, max_side)
+    for doubt in unknown_words(sd.tokenizer_source, f"{prompt} {negative}"):
+        warnings.warn(doubt, stacklevel=2)
+    controls = [] if control is None else [Hinted.of(control, ready.hint, strength)]
+    options = {"steps": steps, "guidance": guidance, "negative": negative, "eta": eta, "progress": progress}
+    pictures = fill(sd, ready.image, ready.mask, [prompt], seeds, controls, **options)  # type: ignore[arg-type]
+    return [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
+
+
+def batch(
+    sd: StableDiffusion, control: ControlNet | None, ready: Sequence["Ready"], prompts: Sequence[str],
+    seeds: Sequence[int], *, blind: bool = False, strength: float = 1.0, **options: object,
+) -> list[Result]:  # fmt: skip
+    """Many characters at once, each with its prompt and its seed; what `variants` makes of each, to rounding.
+
+    ready: of `prepare`, all worked on at one size. blind: the ControlNet is given a blank hint, everything masked.
+    options: of `fill`.
+    """
+    image, mask, hint = (torch.cat(parts) for parts in zip(*((r.image, r.mask, r.hint) for r in ready), strict=True))
+    hint = torch.full_like(hint, -1) if blind else hint
+    controls = [] if control is None else [Hinted.of(control, hint, strength)]
+    pictures = fill(sd, image, mask, prompts, seeds, controls, **options)  # type: ignore[arg-type]
+    return [r.result(*made) for r, *made in zip(ready, pictures, prompts, seeds, strict=True)]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A character made ready: what the models see of it, and where the result belongs."""
+
+    character: Image.Image  # RGB or RGBA
+    declared: np.ndarray  # (H, W) bool: the mask as it is used
+    place: Window
+    image: Tensor  # (1, 3, h, w) in [-1, 1]: the window
+    mask: Tensor  # (1, 1, h, w), 1 to generate
+
+    @property
+    def hint(self) -> Tensor:
+        return make_hint(self.image, self.mask)
+
+    def result(self, picture: Tensor, prompt: str, seed: int) -> Result:
+        """The generated window, (3, h, w), pasted into the character inside the declared mask."""
+        image = self.place.put(self.character, to_image(picture), self.declared)
+        shown = Image.fromarray(self.declared.astype(np.uint8) * 255)
+        return Result(image, shown, prompt, seed, notes_on(self.place, self.character))
+
+
+def prepare(
+    sd: StableDiffusion, character: Image.Image, mask: Image.Image | np.ndarray, feather: int = 0,
+    max_side: int | None = None,
+) -> Ready:  # fmt: skip
+    """Check the character and its mask, and choose the window to work on. Arguments as for `variants`."""
     character = readable(character)
     declared = read_mask(mask, character.size, feather)
     place = window(declared, sd.vae.stride, margin=sd.side // 4, max_side=max_side or 3 * sd.side // 2)
-    image, m = place.take(character), place.take_mask(declared)  # (1, 3, H, W), (1, 1, H, W)
+    ready = Ready(character, declared, place, place.take(character), place.take_mask(declared))
+    if place.shrinks:
+        warnings.warn(notes_on(place, character)[-1], stacklevel=3)
+    return ready
 
-    known = sd.encode_image(blank(image, m))  # (1, 4, h, w)
-    noise = torch.cat([randn(known.shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
-    known, inside = known.expand_as(noise), latent_mask(m, sd.vae.stride).to(known)
-    context, unprompted = (sd.encode_text([text]).expand(len(seeds), -1, -1) for text in (prompt, negative))
-    hinted = Hinted.of(control, make_hint(image, m), strength)
-    model = sd.guided(context, unprompted, guidance, controls=[hinted])
+
+@torch.no_grad()
+def fill(
+    sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
+    controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float = 7.5, negative: str = "", eta: float = 0.0,
+    progress: bool = False,
+) -> Tensor:  # fmt: skip
+    """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
+
+    image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
+    """
+    known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
+    noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
+    known, inside = known.expand_as(noise), latent_mask(mask, sd.vae.stride).to(known)
+    context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
+    model = sd.guided(context, unprompted, guidance, controls=controls)
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds))
-    for step in tqdm(steps_left, total=steps, disable=not progress, desc="DDIM"):
-        latents = step.x
-    pictures = [to_image(x) for x in sd.decode_latents(latents)]
-    shown = Image.fromarray(declared.astype(np.uint8) * 255)
-    notes = notes_on(place, character)
-    return [
-        Result(place.put(character, picture, declared), shown, prompt, seed, notes)
-        for picture, seed in zip(pictures, seeds, strict=True)
-    ]
+    return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)
 
 
 def blended_steps(
@@ -95,7 +152,8 @@ def blended_steps(
 
         x_s ← m ⊙ x_s + (1 − m) ⊙ (√ᾱ_s z + √(1−ᾱ_s) ε)       (as in RePaint, arXiv 2201.09865, eq. 8, with one fixed ε)
 
-    noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, (1, 1, h, w), 1 to generate.
+    noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, 1 to generate,
+    (1 or B, 1, h, w).
     """
     x = noise
     for t, s in schedule.pairs(steps):
@@ -125,16 +183,16 @@ def readable(character: Image.Image) -> Image.Image:
 
 
 def notes_on(place: Window, character: Image.Image) -> list[str]:
-    """What was cropped or scaled, in words; warned about if it costs detail."""
+    """What was cropped or scaled, in words."""
     notes = []
     left, top, right, bottom = place.box
     if (right - left, bottom - top) != character.size:
-        notes.append(f"worked on the mask's neighbourhood, {right - left}×{bottom - top} of {character.size}")
-    if place.size != (right - left, bottom - top):
+        whole = f"{character.width}×{character.height}"
+        notes.append(f"worked on the mask's neighbourhood, {right - left}×{bottom - top} of {whole}")
+    if place.shrinks:
         notes.append(
             f"the masked part was generated at {place.size[0]}×{place.size[1]} and scaled up: some detail is lost"
         )
-        warnings.warn(notes[-1], stacklevel=3)
     return notes
 
 

@@ -1,7 +1,7 @@
 """The tiny Stable Diffusion before it has learned anything: its shapes, its tokenizer, its first weights."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from minicc.models.text import TextConfig, text_encoder
 from minicc.models.tokenizer import END, START, load_tokenizer
 from minicc.models.unet import UNet, UNetConfig
 from minicc.models.vae import VAE, VAEConfig
+from minicc.models.vocabulary import save_words
 from minicc.pipeline import StableDiffusion
 
 M = TypeVar("M", bound=nn.Module)
@@ -23,8 +24,11 @@ VAE_CONFIG = VAEConfig(block_out_channels=(16, 32, 64, 128), layers_per_block=1,
 WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's pieces (arXiv 2103.00020, code release)
 
 
-def train_tokenizer(captions: Iterable[str], folder: Path, size: int = 1000) -> Path:
-    """Byte-pair encoding in CLIP's manner, learned from captions: vocab.json and merges.txt, at most `size` tokens."""
+def train_tokenizer(captions: Sequence[str], folder: Path, size: int = 1000) -> Path:
+    """Byte-pair encoding in CLIP's manner, learned from captions: vocab.json and merges.txt, at most `size` tokens.
+
+    The captions' words lie beside them, so that prompts can be checked for words the model will not have met.
+    """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(pattern=Regex(WORDS), behavior="removed", invert=True)
@@ -41,6 +45,7 @@ def train_tokenizer(captions: Iterable[str], folder: Path, size: int = 1000) -> 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.model.save(str(folder))
     special_tokens_last(folder / "vocab.json")
+    save_words(captions, folder)
     return folder
 
 
