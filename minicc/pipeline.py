@@ -25,6 +25,7 @@ from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
 from minicc.weights.export import save_stable_diffusion
 from minicc.weights.load import Parts, load_stable_diffusion
+from minicc.weights.source import PRETRAINED
 
 
 @dataclass
@@ -111,6 +112,8 @@ class StableDiffusion:
                 f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, "
                 "a mask and a masked picture among them; minicc inpaints by a ControlNet: take the family's plain model"
             )
+        for c in controls:
+            c.net.check_fits(self.unet)
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)
@@ -169,7 +172,7 @@ class Hinted:
     """A ControlNet with its hint, encoded once, and its strength: one number, or one a residual."""
 
     net: ControlNet
-    features: Tensor  # (1 or B, width, h, w)
+    features: Tensor  # (1 or B, width, h, w); a guided batch of 2B sees them twice
     strength: float | Sequence[float] = 1.0
 
     @classmethod
@@ -180,7 +183,8 @@ class Hinted:
         return cls(net, net.controlnet_cond_embedding(hint.to(weight.device, weight.dtype)), strength)
 
     def __call__(self, x: Tensor, t: Tensor, context: Context) -> Control:
-        return self.net.control(x, t, context, self.features) * self.strength
+        features = self.features.repeat(len(x) // len(self.features), 1, 1, 1)
+        return self.net.control(x, t, context, features) * self.strength
 
 
 def on_second_half(control: Control) -> Control:
@@ -196,7 +200,15 @@ def default_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-SHIPPED = Path(__file__).parent / "pretrained"
+def usable(device: str | torch.device) -> torch.device:
+    """The device, if a tensor can be put there. Raises Error."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError):  # no such word; not compiled in; no driver
+        raise Error(f"device={str(device)!r} is not on this machine: leave it out, or take cuda, mps or cpu") from None
+
+
+SHIPPED = PRETRAINED
 
 
 def load(
@@ -210,9 +222,9 @@ def load(
     device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
     prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. Raises WeightsError.
     """
-    device = torch.device(device) if device else default_device()
+    device = usable(device) if device else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else None)
-    parts = load_stable_diffusion(shipped(source), device, dtype, prediction)
+    parts = load_stable_diffusion(source, device, dtype, prediction)
     pad = 0 if parts.family.startswith("sd2") and parts.tokenizer_source is None else None
     return StableDiffusion(
         unet=lock(parts.unet),
@@ -226,9 +238,3 @@ def load(
         notes=parts.notes,
         extra=parts.extra,
     )
-
-
-def shipped(source: str | Path) -> str | Path:
-    """The folder of a shipped name ("tiny", "tiny-phase1"); any other source as it is."""
-    folder = SHIPPED / str(source)
-    return folder if str(source).startswith("tiny") and folder.is_dir() else source

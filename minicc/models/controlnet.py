@@ -119,6 +119,16 @@ class ControlNet(EncoderHalf):
             raise Error(f"{len(left)} parameters of the U-Net's encoder were not found, e.g. {left[0]}")
         return control
 
+    def check_fits(self, unet: UNet) -> None:
+        """Raise Error unless the copy has the shape of this U-Net's encoder: SD 1.x's controls no SD 2.x."""
+        for name in ("block_out_channels", "layers_per_block", "cross_attention_dim"):
+            ours, theirs = getattr(self.config, name), getattr(unet.config, name)
+            if ours != theirs:
+                raise Error(
+                    f"the ControlNet was made for another base: its {name} is {ours}, the U-Net's is {theirs}. "
+                    "Take a ControlNet of the checkpoint's family (SD 1.x or SD 2.x)"
+                )
+
     def forward(self, x: Tensor, t: Tensor, context: Context, hint: Tensor) -> Control:
         """x: (B, 4, h, w); t: (B,); context: (B, L, D); hint: (B, 3, 8h, 8w) in [0, 1], masked pixels −1."""
         stride = 2 ** (len(self.hint_channels) - 1)

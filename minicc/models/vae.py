@@ -23,20 +23,15 @@ class Gaussian:
     mean: Tensor
     logvar: Tensor
 
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, generator: torch.Generator) -> Tensor:
         """z = mean + σ·noise, the reparametrisation: gradients reach mean and logvar."""
-        noise = torch.randn(self.mean.shape, generator=generator, device=draw_device(generator, self.mean))
+        noise = torch.randn(self.mean.shape, generator=generator, device=generator.device)
         return self.mean + (0.5 * self.logvar).exp() * noise.to(self.mean)
 
     def kl(self) -> Tensor:
         """KL(q ‖ N(0, I)) = ½ Σ (mean² + σ² − 1 − log σ²), one number a picture, (B,)."""
         terms = self.mean.square() + self.logvar.exp() - 1 - self.logvar
         return 0.5 * terms.flatten(1).sum(1)
-
-
-def draw_device(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    """Where to draw: on the generator's device, so that one CPU generator gives the same noise everywhere."""
-    return like.device if generator is None else generator.device
 
 
 class PixelAttention(Attention):

@@ -35,52 +35,31 @@ def build(
     dtype: torch.dtype | None = None,
     release: Callable[[], None] = keep,
 ) -> M:
-    """A module without memory (the meta device), then filled with `state`, in evaluation mode.
+    """A module without memory (the meta device), then filled with `state`, strictly; in evaluation mode.
 
     make: makes the module. name: what to call the weights in an error. device: None is the CPU. dtype: None is the
-    widest that the state has. release: called now and then when numbers were copied, to let go of the file's pages.
+    widest that the state has; where neither changes, the module's parameters *are* the given tensors. release: called
+    now and then when numbers were copied, to let go of the file's pages.
+    Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
     dtype = dtype or widest(state)
     release = release if copies(state, device, dtype) else keep
     with numbers_looked_at(state, name, release) as check_numbers:  # while the module is made
         with torch.device("meta"):
             module = make()
-        _assign(module, state, name, device, dtype, release, check_numbers)
+        check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
+        check_numbers()
+    module.load_state_dict(placed(state, device, dtype, release), strict=True, assign=True)
     for path, buffer in module.named_buffers():
         if buffer.is_meta:  # transformers' one buffer, which is in no file
             _give_back_position_ids(module, path, buffer, device)
     return module.eval()
 
 
-def fill(
-    module: nn.Module,
-    state: State,
-    name: str,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    release: Callable[[], None] = keep,
-) -> None:
-    """Load `state` strictly. Where neither device nor dtype changes, the module's parameters *are* the given tensors.
-
-    Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
-    """
-    dtype = dtype or widest(state)
-    release = release if copies(state, device, dtype) else keep
-    with numbers_looked_at(state, name, release) as check_numbers:
-        _assign(module, state, name, device, dtype, release, check_numbers)
-
-
-def _assign(
-    module: nn.Module,
-    state: State,
-    name: str,
-    device: torch.device | str | None,
-    dtype: torch.dtype,
-    release: Callable[[], None],
-    check_numbers: Callable[[], None],
-) -> None:
-    check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
-    check_numbers()
+def placed(
+    state: State, device: torch.device | str | None, dtype: torch.dtype, release: Callable[[], None] = keep
+) -> State:
+    """Every tensor on the device and in the dtype; the pages of the file that were copied are let go piece by piece."""
     done, copied = {}, 0
     for key, value in state.items():
         done[key] = place(value, device, dtype)
@@ -89,7 +68,7 @@ def _assign(
             release()
             copied = 0
     release()
-    module.load_state_dict(done, strict=True, assign=True)
+    return done
 
 
 def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:

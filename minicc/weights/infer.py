@@ -72,10 +72,10 @@ def refuse_strangers(keys: Iterable[str]) -> None:
         raise WeightsError(f"this U-Net also takes a class, as unCLIP and upscaler models (key {label}): {KNOWN}")
 
 
-def refuse_pipeline(class_name: str) -> None:
+def refuse_pipeline(class_name: object) -> None:
     """The same by the `_class_name` in a diffusers folder's model_index.json."""
     for start, name in PIPELINES.items():
-        if class_name.startswith(start):
+        if str(class_name).startswith(start):
             raise WeightsError(f"this folder is {name} ({class_name}): {KNOWN}")
 
 

@@ -34,6 +34,7 @@ from minicc.weights.infer import (
     infer_text_config,
     infer_unet_config,
     infer_vae_config,
+    is_openclip,
     refuse_pipeline,
     refuse_strangers,
 )
@@ -65,7 +66,7 @@ def load_unet(source: Source, device: Device = None, dtype: Dtype = None, *, ema
     """A U-Net from a diffusers folder or file, from CompVis keys alone, or out of a whole CompVis file.
 
     device: None is the CPU. dtype: None is the file's. ema: take the averaged copy, if the file has one.
-    Raises WeightsError: see read_state_dict, fill, refuse_strangers.
+    Raises WeightsError: see read_state_dict, build, refuse_strangers.
     """
     return unet_from(open_weights(source, "unet", dtype == torch.float16), device, dtype, ema)
 
@@ -90,8 +91,9 @@ def load_controlnet(
 ) -> ControlNet:
     """A ControlNet: diffusers folder or file, `control_model.*`, the same keys bare, or a whole v1.0 model.
 
-    A difference file needs `unet`, the base it is added to. difference: None: it is one if it has the key "difference",
-    by which the tools that write such files mark them; True for a file that lacks the mark.
+    A difference file needs `unet`, the base it is added to; any other must fit it, if it is given. difference: None:
+    it is one if it has the key "difference", by which the tools that write such files mark them; True for a file that
+    lacks the mark.
     """
     weights = open_weights(source, "controlnet", dtype == torch.float16)
     refuse_strangers(weights.state)
@@ -107,7 +109,10 @@ def load_controlnet(
         made = noted(weights, "controlnet", ControlNet.from_config)
         return made or ControlNet(*infer_controlnet_config(state))
 
-    return build(make, state, weights.name, device, dtype, weights.release)
+    control = build(make, state, weights.name, device, dtype, weights.release)
+    if unet is not None:
+        control.check_fits(unet)
+    return control
 
 
 def load_stable_diffusion(
@@ -133,26 +138,26 @@ def load_stable_diffusion(
     opened = _open_folder(path, given, dtype == torch.float16) if path.is_dir() else _open_file(path, given)
     unet = unet_from(opened["unet"], device, dtype, ema)
     kind = family(opened["unet"].state)
-    found, note = find_prediction(path, kind, prediction)
-    if kind.startswith("sd2") and found == "v_prediction" and noted(opened["unet"], "unet", dict) is None:
+    sd2 = kind.startswith("sd2")
+    found, assumed = find_prediction(path, kind, prediction)
+    if sd2 and found == "v_prediction" and noted(opened["unet"], "unet", dict) is None:
         unet.config = replace(unet.config, sample_size=96)  # the official 768-v models; no shape tells
-    parts = Parts(
+    extra, notes = _account(opened["unet"].state, ema) if path.is_file() else ({}, [])
+    if assumed:
+        warnings.warn(assumed, stacklevel=2)
+        notes = [assumed, *notes]
+    return Parts(
         unet=unet,
         vae=vae if isinstance(vae, VAE) else vae_from(opened["vae"], device, dtype),
         text_encoder=text_encoder
         if isinstance(text_encoder, nn.Module)
-        else text_from(opened["text_encoder"], device, dtype, sd2=kind.startswith("sd2")),
+        else text_from(opened["text_encoder"], device, dtype, sd2),
         family=kind,
         scheduler_config=scheduler_config(path, found),
         tokenizer_source=path / "tokenizer" if [*path.glob("tokenizer/*.json")] else None,
-        notes=[note] if note else [],
+        notes=notes,
+        extra=extra,
     )
-    if note:
-        warnings.warn(note, stacklevel=2)
-    if path.is_file():
-        parts.extra, more = _account(opened["unet"].state, ema)
-        parts.notes += more
-    return parts
 
 
 def unet_from(weights: Weights, device: Device, dtype: Dtype, ema: bool = False) -> UNet:
@@ -169,10 +174,9 @@ def vae_from(weights: Weights, device: Device, dtype: Dtype) -> VAE:
 
 
 def text_from(weights: Weights, device: Device, dtype: Dtype, sd2: bool | None = None) -> nn.Module:
-    """transformers 5's CLIPTextModel: its keys are the folder's without `text_model.`, and fill proves none is left."""
+    """transformers 5's CLIPTextModel: its keys are the folder's less `text_model.`, and build proves none is left."""
     state = any_text(weights.state)
-    openclip = TEXT + "model.token_embedding.weight" in weights.state
-    sd2 = True if openclip else sd2
+    sd2 = is_openclip(weights.state) or sd2
     config = noted(weights, "text_encoder", TextConfig.from_config) or infer_text_config(state, sd2)
     name = f"{weights.name} (text encoder)"
     return build(lambda: text_encoder(config), text_to_module(state), name, device, dtype, weights.release)

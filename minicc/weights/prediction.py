@@ -79,12 +79,11 @@ def yaml_params(path: Path) -> dict[str, Any]:
     import yaml  # transformers brings it
 
     try:
-        params = yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"]
-    except (yaml.YAMLError, KeyError, TypeError, UnicodeDecodeError) as error:
+        return dict(yaml.safe_load(beside.read_text(encoding="utf-8"))["model"]["params"] or {})
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{beside.name} has no model.params ({type(error).__name__}): take the model's own yaml"
         ) from None
-    return dict(params or {})
 
 
 def _said(path: Path) -> str | None:
@@ -97,10 +96,13 @@ def _said(path: Path) -> str | None:
 
 def _note(path: Path) -> dict[str, Any]:
     """The schedule that minicc wrote into the header of its own single file."""
-    return json.loads(read_metadata(path).get("minicc.scheduler", "{}"))
+    try:
+        return dict(json.loads(read_metadata(path).get("minicc.scheduler", "{}")))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path.name}: its note minicc.scheduler is no config ({error}): export it again") from None
 
 
-def _word(word: str, where: str) -> str:
-    if word not in WORDS:
+def _word(word: object, where: str) -> str:
+    if not isinstance(word, str) or word not in WORDS:
         raise WeightsError(f"{where} says the model predicts {word!r}: expected 'epsilon', 'v_prediction' or 'sample'")
     return WORDS[word]

@@ -130,17 +130,27 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if not path.is_file() or path.name.endswith(".json") or sniff(path) != "safetensors":
         return {}
-    return read_header(path)[0].get("__metadata__") or {}
+    notes = read_header(path)[0].get("__metadata__") or {}
+    if not words_to_words(notes):
+        raise WeightsError(f"{path.name}: its header's __metadata__ is {notes!r:.80}, expected words by name")
+    return notes
+
+
+def words_to_words(value: Any) -> bool:
+    """Whether it is a dictionary of strings."""
+    return isinstance(value, dict) and all(isinstance(word, str) for pair in value.items() for word in pair)
 
 
 def read_shards(index: Path) -> State:
     """A model cut into several files: the index's weight_map says which key lies in which."""
     try:
-        weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"]
-    except (OSError, ValueError, KeyError) as error:
+        weight_map = json.loads(index.read_text())["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{index.name} is not an index of shards ({type(error).__name__}): download it again"
         ) from None
+    if not words_to_words(weight_map):
+        raise WeightsError(f"{index.name}: its weight_map does not name a file for each key: download it again")
     files = sorted(set(weight_map.values()))
     outside = [name for name in files if Path(name).name != name]
     if outside:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minicc.models.controlnet import Control, ControlNet, trainable
-from minicc.models.unet import UNet, UNetConfig
+from minicc.models.controlnet import ControlNet, trainable
+from minicc.models.unet import UNet
 from minicc.models.zero_conv import ControlledBlock, sgd_step
+from minicc.training.ema import EMA
 from tests.parity.reference import SD1, SD2, randomize, unet_inputs
 
 
@@ -73,22 +74,25 @@ def test_the_unets_controlnet_wakes_from_the_output_inwards(wired):
         sgd_step(loss, parameters, lr=0.5)
 
 
-def trained(unet: UNet, control: ControlNet, i: dict[str, Tensor], hint: Tensor, **options: bool) -> None:
-    optimizer = torch.optim.AdamW(trainable(unet, control, **options), lr=1e-2)
+def trained(unet: UNet, control: ControlNet, i: dict[str, Tensor], hint: Tensor, **options: bool):
+    """Three steps of AdamW with an average of the weights; returns both."""
+    optimizer, average = torch.optim.AdamW(trainable(unet, control, **options), lr=1e-2), EMA(control, decay=0.9)
     for _ in range(3):
         unet(**i, control=control(**i, hint=hint)).square().mean().backward()
         optimizer.step()
+        average.update()
         optimizer.zero_grad()
+    return optimizer, average
 
 
-def test_the_locked_copy_is_bit_identical_after_training_and_has_no_gradient_or_optimizer_state(wired):
+def test_locked_means_no_bit_no_gradient_no_optimizer_state_and_no_average(wired):
     unet, control, i, hint = wired
     before, copied = copy.deepcopy(unet.state_dict()), copy.deepcopy(control.state_dict())
-    parameters = trainable(unet, control)
-    assert not {id(p) for p in parameters} & {id(p) for p in unet.parameters()}
-    trained(unet, control, i, hint)
+    optimizer, average = trained(unet, control, i, hint)
     assert all(torch.equal(before[k], v) for k, v in unet.state_dict().items())
     assert all(p.grad is None and not p.requires_grad for p in unet.parameters())
+    assert set(optimizer.state) == set(control.parameters())
+    assert average.average.keys() - {"count"} == dict(control.named_parameters()).keys()
     assert all(not torch.equal(copied[k], v) for k, v in control.state_dict().items())
 
 
@@ -115,48 +119,3 @@ def test_a_buffer_of_the_locked_block_does_not_move_while_training(generator):
     controlled(torch.randn(2, 3, 4, 4, generator=generator), torch.randn(2, 2, 4, 4, generator=generator))
     assert all(torch.equal(before[k], v) for k, v in controlled.locked.state_dict().items())
     assert not torch.equal(before["1.running_mean"], controlled.copy.state_dict()["1.running_mean"])
-
-
-def random_control(seed: int, config: UNetConfig = SD1) -> Control:
-    generator = torch.Generator().manual_seed(seed)
-    sizes = [(32, 8), (32, 8), (32, 8), (32, 4), (64, 4), (64, 4), (64, 2), (64, 2), (64, 2)]
-    make = [torch.randn(2, c, s, s, generator=generator, dtype=torch.float64) for c, s in [*sizes, (64, 2)]]
-    return Control(tuple(make[:-1]), make[-1])
-
-
-def test_controls_add_and_scale_as_their_residuals_do():
-    a, b = random_control(1), random_control(2)
-    both = a + 0.5 * b
-    for r, x, y in zip((*both.skips, both.middle), (*a.skips, a.middle), (*b.skips, b.middle), strict=True):
-        assert torch.equal(r, x + 0.5 * y)
-
-
-def test_two_controls_at_once_equal_their_sum_by_hand(wired):
-    unet, _, i, hint = wired
-    a, b = (randomize(ControlNet.from_unet(unet, hint_channels=(4, 8, 8, 12)), seed) for seed in (4, 5))
-    ca, cb = a(**i, hint=hint), b(**i, hint=1 - hint)
-    summed = Control(tuple(x + y for x, y in zip(ca.skips, cb.skips, strict=True)), ca.middle + cb.middle)
-    assert torch.equal(unet(**i, control=ca + cb), unet(**i, control=summed))
-    assert not torch.allclose(unet(**i, control=ca + cb), unet(**i, control=ca))
-
-
-def test_only_mid_control_leaves_the_skips_alone():
-    c = random_control(1).only_mid()
-    assert all(s.abs().max() == 0 for s in c.skips)
-    assert torch.equal(c.middle, random_control(1).middle)
-
-
-def test_guess_mode_has_the_official_strengths():
-    """0.825^(12−i) for residual i of Stable Diffusion's 13: the middle is residual 12, at full strength."""
-    ones = Control(tuple(torch.ones(1, 1, 1, 1) for _ in range(12)), torch.ones(1, 1, 1, 1))
-    guessed = ones.guess()
-    strengths = [r.item() for r in (*guessed.skips, guessed.middle)]
-    assert strengths == pytest.approx([0.825 ** (12 - i) for i in range(13)])
-    assert strengths[-1] == 1
-
-
-def test_strengths_of_the_wrong_number_are_refused():
-    from minicc.errors import Error
-
-    with pytest.raises(Error, match="3 strengths for 10 residuals"):
-        random_control(1) * [1.0, 2.0, 3.0]
