@@ -1,6 +1,7 @@
 """The command line: minicc demo | phase1 | train | evaluate | dolls | export | bench."""
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -98,6 +99,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
+    p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")

@@ -23,6 +23,19 @@ def ddpm_loss(model: Model, x_0: Tensor, schedule: NoiseSchedule, generator: tor
     return F.mse_loss(model(x_t, t), schedule.target(x_0, noise, t))
 
 
+def min_snr_weight(schedule: NoiseSchedule, t: Tensor, gamma: float) -> Tensor:
+    """Min-SNR-γ weights of the timesteps' losses (Hang et al. 2023, arXiv 2303.09556, section 3.4); γ = 5 is usual.
+
+        min(SNR, γ) on the error of x_0;  as ‖ε − ε̂‖² = SNR ‖x_0 − x̂_0‖² and ‖v − v̂‖² = (SNR + 1) ‖x_0 − x̂_0‖²,
+        min(SNR, γ)/SNR on that of ε,  min(SNR, γ)/(SNR + 1) on that of v
+
+    Timesteps with little noise count less: their errors are details, and would outvote the rest. t: (B,); returns (B,).
+    """
+    snr = schedule.snr[t.cpu()].to(t.device)
+    own = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}[schedule.prediction]
+    return snr.clamp(max=gamma) / own
+
+
 @torch.no_grad()
 def ddpm_steps(
     model: Model,

@@ -89,7 +89,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     shown = texts(draw_dolls(a.cache, "val", SHOWN, a.size or 128)["caption"])
-    stage = BaseStage(sd, shown=shown)
+    stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
     data = Latents(latents, tokenize(sd.tokenizer, captions))
     announce(stage, data, config)
     train(stage, data, config)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from minicc.diffusion.ddpm import ddpm_loss, ddpm_sample, ddpm_steps
+from minicc.diffusion.ddpm import ddpm_loss, ddpm_sample, ddpm_steps, min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
 from tests.diffusion.gaussians import GaussianData, normals
@@ -99,3 +99,18 @@ def test_sampling_without_a_generator_or_with_an_unknown_variance_is_an_error():
         ddpm_sample(lambda x, t: x, normals(1, 2), LINEAR, 5)
     with pytest.raises(Error, match="variance='learned' is unknown: choose one of fixed_small, fixed_large"):
         ddpm_sample(lambda x, t: x, normals(1, 2), LINEAR, 5, variance="learned", generator=seeded())
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights_give_every_prediction_the_same_loss_on_the_picture(prediction):
+    schedule = NoiseSchedule(prediction=prediction)
+    x_0, noise, wrong = (normals(8, 3, seed=seed) for seed in (1, 2, 3))
+    t = torch.tensor([0, 50, 150, 300, 500, 700, 900, 999])
+    x_t = schedule.add_noise(x_0, noise, t)
+    abar = schedule.alphas_cumprod[t].view(-1, 1)
+    wrong_noise = (x_t - abar.sqrt() * wrong) / (1 - abar).sqrt()  # what a model that sees `wrong` in x_t would say
+    output = schedule.target(wrong, wrong_noise, t)
+    loss = min_snr_weight(schedule, t, 5.0) * (output - schedule.target(x_0, noise, t)).square().mean(1)
+    snr = abar[:, 0] / (1 - abar[:, 0])
+    assert snr[0] > 5 > snr[-1]
+    torch.testing.assert_close(loss, snr.clamp(max=5) * (wrong - x_0).square().mean(1), rtol=1e-3, atol=1e-5)
