@@ -29,6 +29,7 @@ WORDS = {
     "v_prediction": "v_prediction",
     "v": "v_prediction",
     "sample": "sample",
+    "x0": "sample",  # ldm's word
 }
 
 

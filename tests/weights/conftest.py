@@ -1,5 +1,6 @@
 """Small random Stable Diffusions in the official layouts, made on the spot."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
 from minicc.models.vae import VAE, VAEConfig
+from minicc.weights import load
 from minicc.weights.export import write_safetensors
 from minicc.weights.layouts import TEXT, UNET, State, put, unet_to_compvis
 from minicc.weights.layouts import VAE as FIRST_STAGE
@@ -96,6 +98,19 @@ def sd2() -> Small:
 @pytest.fixture(scope="session")
 def inpaint() -> Small:
     return make(in_channels=9)
+
+
+@pytest.fixture(params=["sd1", "sd2", "inpaint"])
+def small(request) -> Small:
+    """Each of the three."""
+    return request.getfixturevalue(request.param)
+
+
+def load_sd(path: Path, **kwargs) -> load.Parts:
+    """Without the warnings that a test does not look for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load.load_stable_diffusion(path, **kwargs)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from pathlib import Path
 
 import diffusers
@@ -17,18 +16,7 @@ from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
 from minicc.weights import export, load
 from minicc.weights.read import read_metadata
-from tests.weights.conftest import Small, shake
-
-
-def load_sd(path: Path, **kwargs) -> load.Parts:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return load.load_stable_diffusion(path, **kwargs)
-
-
-@pytest.fixture(params=["sd1", "sd2", "inpaint"])
-def small(request) -> Small:
-    return request.getfixturevalue(request.param)
+from tests.weights.conftest import Small, load_sd, shake
 
 
 def test_compvis_to_models_to_compvis_changes_no_bit_and_no_key(tmp_path: Path, small: Small, equal):

@@ -14,7 +14,7 @@ from minicc.models.unet import UNet, UNetConfig
 from minicc.models.vae import VAE
 from minicc.weights import layouts as L
 from minicc.weights import parts as P
-from minicc.weights.forms import any_control, any_text, any_unet, any_vae
+from minicc.weights.forms import SCHEDULE, any_control, any_text, any_unet, any_vae, leftovers
 from minicc.weights.infer import (
     family,
     infer_controlnet_config,
@@ -215,6 +215,19 @@ def test_the_hint_encoder_is_the_released_one_with_eight_convolutions():
     convolutions = [state[f"controlnet_cond_embedding.{name}.weight"].shape for name in names]
     assert [s[1] for s in convolutions] + [convolutions[-1][0]] == [3, 16, 16, 32, 32, 96, 96, 256, 320]
     assert all(list(s[2:]) == [3, 3] for s in convolutions)
+
+
+@pytest.mark.parametrize(
+    "name", ["sd15_compvis", "sd15_inpaint_compvis", "sd21_compvis", "controlnet_v10_full_ldm_sd15"]
+)
+def test_every_key_of_an_official_file_is_accounted_for(name):
+    """Trap 2: what belongs to no model is a schedule buffer or logvar, and is known as such."""
+    state = table(name) | (table("sd15_compvis_model_ema") if name == "sd15_compvis" else {})
+    assert leftovers(state) == set()
+    assert leftovers(state | {"stranger": torch.ones(1)}) == {"stranger"}
+    buffers = {key for key in state if "." not in key}
+    assert len(buffers) >= 12
+    assert buffers <= SCHEDULE
 
 
 def test_a_key_that_no_rule_knows_keeps_its_name():

@@ -1,36 +1,21 @@
-"""Official layouts in: whole files, folders, parts; what is inferred, what is stated, what is refused."""
+"""Whole files in the official layouts, and their parts: what is inferred, what is ignored, what is refused."""
 
-import json
-import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from minicc.errors import WeightsError
-from minicc.models.controlnet import ControlNet
+from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
-from minicc.weights import export, load, source
+from minicc.models.vae import VAE, VAEConfig
+from minicc.weights import load
 from minicc.weights.fill import build, widest
-from minicc.weights.layouts import UNET, State, controlnet_to_compvis, put, take, unet_to_compvis
-from minicc.weights.parts import text_from_module, vae_to_compvis
+from minicc.weights.layouts import UNET, put, take, unet_to_compvis
+from minicc.weights.parts import vae_to_compvis
 from minicc.weights.read import read_state_dict
-from tests.weights.conftest import Small, compvis_state, shake
-
-YAML = "model:\n  params:\n    linear_start: 0.00085\n    linear_end: 0.012\n    timesteps: 1000\n"
-
-
-def load_sd(path: Path, **kwargs) -> load.Parts:
-    """Without the warnings that a test does not look for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return load.load_stable_diffusion(path, **kwargs)
-
-
-@pytest.fixture(params=["sd1", "sd2", "inpaint"])
-def small(request) -> Small:
-    return request.getfixturevalue(request.param)
+from tests.weights.conftest import Small, compvis_state, load_sd, shake
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
@@ -118,68 +103,6 @@ def test_a_file_without_a_part_says_which_and_takes_it_from_elsewhere(tmp_path: 
     assert getattr(load_sd(tmp_path / "part.safetensors", **{part: module}), part) is module
 
 
-def test_a_folder_without_a_part_says_which(tmp_path: Path, sd1: Small):
-    folder = export.save_stable_diffusion(load_sd(sd1.save(tmp_path / "x.safetensors")), tmp_path / "folder")
-    (folder / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"vae holds no weights of a vae: expected .*found config\.json"):
-        load_sd(folder)
-    (folder / "vae" / "config.json").unlink()
-    (folder / "vae").rmdir()
-    with pytest.raises(WeightsError, match=r"has no vae/ .*pass vae="):
-        load_sd(folder)
-    with pytest.raises(WeightsError, match="has no unet/"):
-        load_sd(tmp_path)
-
-
-@pytest.mark.parametrize(("config", "expected"), [("epsilon", "epsilon"), ("v_prediction", "v_prediction")])
-def test_an_sd2_folder_says_in_its_scheduler_what_it_predicts(tmp_path: Path, sd2: Small, config, expected):
-    folder = export.save_stable_diffusion(load_sd(sd2.save(tmp_path / "x.safetensors")), tmp_path / "folder")
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    scheduler.write_text(json.dumps(json.loads(scheduler.read_text()) | {"prediction_type": config}))
-    parts = load.load_stable_diffusion(folder)
-    assert parts.scheduler_config["prediction_type"] == expected
-    assert parts.notes == []
-
-
-def test_a_yaml_beside_the_file_says_what_it_predicts(tmp_path: Path, sd2: Small):
-    path = sd2.save(tmp_path / "model.safetensors")
-    path.with_suffix(".yaml").write_text(YAML + '    parameterization: "v"\n')
-    parts = load.load_stable_diffusion(path)
-    assert parts.scheduler_config["prediction_type"] == "v_prediction"
-    assert parts.scheduler_config["beta_end"] == 0.012
-    assert parts.unet.config.sample_size == 96
-    path.with_suffix(".yaml").write_text(YAML)  # ldm's default is ε
-    assert load.load_stable_diffusion(path).scheduler_config["prediction_type"] == "epsilon"
-    path.with_suffix(".yaml").write_text("just: words")
-    with pytest.raises(WeightsError, match=r"model\.yaml has no model\.params"):
-        load.load_stable_diffusion(path)
-
-
-@pytest.mark.parametrize(("name", "assumed"), [("v2-1_768-ema-pruned", "v_prediction"), ("512-base-ema", "epsilon")])
-def test_an_sd2_file_alone_is_assumed_to_be_what_its_name_says_and_the_assumption_is_stated(
-    tmp_path: Path, sd2: Small, name, assumed
-):
-    path = sd2.save(tmp_path / f"{name}.safetensors")
-    with pytest.warns(UserWarning, match=f"assumed {assumed}"):
-        parts = load.load_stable_diffusion(path)
-    assert parts.scheduler_config["prediction_type"] == assumed
-    assert "Pass prediction=" in parts.notes[0]
-
-
-def test_the_argument_settles_what_is_predicted(tmp_path: Path, sd1: Small, sd2: Small):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for sd in (sd1, sd2):
-            parts = load.load_stable_diffusion(sd.save(tmp_path / "x.safetensors"), prediction="v")
-            assert (parts.scheduler_config["prediction_type"], parts.notes) == ("v_prediction", [])
-        assert (
-            load.load_stable_diffusion(sd1.save(tmp_path / "x.safetensors")).scheduler_config["prediction_type"]
-            == "epsilon"
-        )
-    with pytest.raises(WeightsError, match="expected 'epsilon'"):
-        load_sd(tmp_path / "x.safetensors", prediction="velocity")
-
-
 def test_missing_unexpected_and_misshaped_keys_come_in_one_error_with_ten_named(tmp_path: Path, sd1: Small):
     state = unet_to_compvis(sd1.unet.state_dict())
     dropped = [key for key in state if key.startswith("output_blocks.0.0")][:9]
@@ -231,68 +154,6 @@ def test_another_family_is_refused_by_its_name(tmp_path: Path, sd1: Small, key, 
             loader(path)
 
 
-@pytest.mark.parametrize(
-    ("pipeline", "name"),
-    [
-        ("StableDiffusionXLPipeline", "Stable Diffusion XL"),
-        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
-        ("FluxPipeline", "Flux"),
-    ],
-)
-def test_a_folder_of_another_family_is_refused_by_its_name(tmp_path: Path, pipeline, name):
-    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": pipeline}))
-    with pytest.raises(WeightsError, match=f"this folder is {name}"):
-        load_sd(tmp_path)
-
-
-def control_forms(control: ControlNet, sd1: Small) -> dict[str, State]:
-    """Trap 7: the four forms, and the difference to the base."""
-    bare = controlnet_to_compvis(control.state_dict())
-    base = unet_to_compvis(sd1.unet.state_dict())
-    difference = {key: value - base[key] if key in base else value for key, value in bare.items()}
-    return {
-        "diffusers": control.state_dict(),
-        "prefixed": put(bare, "control_model."),
-        "bare": bare,
-        "whole": sd1.state | put(bare, "control_model."),
-        "difference": put(difference, "control_model.") | {"difference": torch.tensor([])},
-    }
-
-
-@pytest.mark.parametrize("form", ["diffusers", "prefixed", "bare", "whole"])
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_controlnet_loads_from_each_of_its_forms(
-    tmp_path: Path, sd1: Small, control: ControlNet, form, suffix, equal
-):
-    state, path = control_forms(control, sd1)[form], tmp_path / f"control{suffix}"
-    torch.save(state, path) if suffix == ".pth" else save_file({k: v.contiguous() for k, v in state.items()}, path)
-    loaded = load.load_controlnet(path)
-    assert equal(loaded, control)
-    assert loaded.hint_channels == control.hint_channels
-
-
-@pytest.mark.parametrize("marked", [True, False])
-def test_a_difference_file_is_added_to_its_base(tmp_path: Path, sd1: Small, control: ControlNet, marked):
-    state = control_forms(control, sd1)["difference"]
-    if not marked:
-        del state["difference"]
-    torch.save(state, tmp_path / "d.pth")
-    loaded = load.load_controlnet(tmp_path / "d.pth", unet=sd1.unet, difference=None if marked else True)
-    for key, value in control.state_dict().items():
-        torch.testing.assert_close(loaded.state_dict()[key], value, rtol=0, atol=1e-7)
-    zero = "controlnet_down_blocks.0.weight"  # not in the base: whole in the file
-    assert torch.equal(loaded.state_dict()[zero], control.state_dict()[zero])
-
-
-def test_a_difference_file_without_its_base_says_so(tmp_path: Path, sd1: Small, control: ControlNet):
-    torch.save(control_forms(control, sd1)["difference"], tmp_path / "d.pth")
-    with pytest.raises(WeightsError, match="only the difference to a base model: pass unet="):
-        load.load_controlnet(tmp_path / "d.pth")
-    other = shake(UNet(UNetConfig(block_out_channels=(32, 64), cross_attention_dim=96)), 3)
-    with pytest.raises(WeightsError, match="pass the U-Net of the family"):
-        load.load_controlnet(tmp_path / "d.pth", unet=other)
-
-
 def test_a_vae_loads_alone_from_every_layout(tmp_path: Path, sd1: Small, equal):
     """Trap 4; a VAE file of CompVis also holds its loss."""
     new = sd1.vae.state_dict()
@@ -331,114 +192,6 @@ def test_a_file_of_something_else_says_what_was_looked_for(tmp_path: Path, loade
         loader(tmp_path / "x.safetensors")
 
 
-def test_a_config_beside_the_weights_wins_over_the_rule(tmp_path: Path):
-    config = UNetConfig(block_out_channels=(16, 32), cross_attention_dim=24, heads=2, norm_num_groups=8)
-    unet = shake(UNet(config), 5)
-    folder = export.save_unet(unet, tmp_path / "unet")
-    assert load.load_unet(folder).config == config
-    assert load.load_unet(folder / "diffusion_pytorch_model.safetensors").config == config
-    (folder / "config.json").unlink()
-    with pytest.raises(WeightsError, match=r"put a config\.json beside the weights"):  # 32 groups of 16 channels
-        load.load_unet(folder)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "is not JSON"),
-        ("[]", "is a list, expected an object"),
-        ('{"block_out_channels": 7}', "block_out_channels=7 is not a list"),
-        ('{"down_block_types": ["DownBlock2D", "DownBlock2D"]}', "is not Stable Diffusion's"),
-    ],
-)
-def test_a_config_that_is_none_is_named(tmp_path: Path, sd1: Small, content, message):
-    folder = export.save_unet(sd1.unet, tmp_path / "unet")
-    (folder / "config.json").write_text(content)
-    with pytest.raises(WeightsError, match=message):
-        load.load_unet(folder)
-
-
-def test_a_text_encoder_folder_of_either_age_loads(tmp_path: Path, sd1: Small, equal):
-    """Old files hold position_ids, and `text_model.` before every key; transformers 5 writes neither."""
-    folder = export.save_text_encoder(sd1.text, tmp_path / "text_encoder")
-    old = text_from_module(sd1.text.state_dict()) | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
-    for state in (old, {k: v.contiguous() for k, v in sd1.text.state_dict().items()}):
-        save_file(state, folder / "model.safetensors")
-        assert equal(load.load_text_encoder(folder), sd1.text)
-
-
-def test_fp16_variants_and_shards_of_a_folder_load(tmp_path: Path, sd1: Small, equal):
-    folder = export.save_unet(sd1.unet, tmp_path / "unet")
-    whole = folder / "diffusion_pytorch_model.safetensors"
-    state = load_file(whole)
-    half = {key: value.half() for key, value in state.items()}
-    save_file(half, folder / "diffusion_pytorch_model.fp16.safetensors")
-    assert equal(load.load_unet(folder), sd1.unet)
-    assert equal(load.load_unet(folder, dtype=torch.float16), half)
-    whole.unlink()
-    assert equal(load.load_unet(folder), half)
-    keys = sorted(state)
-    names = {key: f"diffusion_pytorch_model-0000{1 + i % 2}-of-00002.safetensors" for i, key in enumerate(keys)}
-    for name in set(names.values()):
-        save_file({k: state[k] for k in keys if names[k] == name}, folder / name)
-    (folder / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
-    assert equal(load.load_unet(folder), sd1.unet)
-
-
-def test_pickled_folders_load_too(tmp_path: Path, sd1: Small, equal):
-    folder = export.save_vae(sd1.vae, tmp_path / "vae")
-    (folder / "diffusion_pytorch_model.safetensors").unlink()
-    torch.save(sd1.vae.state_dict(), folder / "diffusion_pytorch_model.bin")
-    assert equal(load.load_vae(folder), sd1.vae)
-
-
-def test_of_a_hub_repository_only_one_variant_of_what_is_needed_is_taken():
-    st, bin_ = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
-    shards = [f"unet/diffusion_pytorch_model-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    half = [f"unet/diffusion_pytorch_model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
-    index = [
-        "unet/diffusion_pytorch_model.safetensors.index.json",
-        "unet/diffusion_pytorch_model.safetensors.index.fp16.json",
-    ]
-    names = [*shards, *half, *index, f"vae/{st}", f"vae/{bin_}", "vae/diffusion_pytorch_model.fp16.safetensors"]
-    names += ["safety_checker/model.safetensors", "text_encoder/pytorch_model.bin", "v1-5-pruned.ckpt"]
-    assert set(source.wanted_files(names, source.PARTS, half=False)) == {
-        index[0], *shards, f"vae/{st}", "text_encoder/pytorch_model.bin"
-    }  # fmt: skip
-    assert set(source.wanted_files(names, source.PARTS, half=True)) == {
-        index[1], *half, "vae/diffusion_pytorch_model.fp16.safetensors", "text_encoder/pytorch_model.bin"
-    }  # fmt: skip
-
-
-def test_a_hub_id_is_downloaded_and_loaded(tmp_path: Path, sd1: Small, monkeypatch, equal):
-    folder = export.save_stable_diffusion(load_sd(sd1.save(tmp_path / "x.safetensors")), tmp_path / "hub")
-    names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
-    asked = {}
-    monkeypatch.setattr("huggingface_hub.list_repo_files", lambda hub_id: names)
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda hub_id, **kw: asked.update(kw, id=hub_id) or str(folder)
-    )
-    assert equal(load_sd("someone/a-model").unet, sd1.unet)
-    assert asked["id"] == "someone/a-model"
-    assert "unet/diffusion_pytorch_model.safetensors" in asked["allow_patterns"]
-
-
-def test_a_hub_that_cannot_be_reached_is_named(monkeypatch):
-    def no_network(*_, **__):
-        raise OSError("no network")
-
-    monkeypatch.setattr("huggingface_hub.list_repo_files", no_network)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", no_network)
-    with pytest.raises(WeightsError, match="nobody/nothing is neither a path here nor a repository"):
-        load_sd("nobody/nothing")
-
-
-@pytest.mark.parametrize("name", ["models/v1-5.safetensors", "nothing-here", "a/b/c.ckpt"])
-def test_a_source_that_is_nowhere_is_named(name):
-    with pytest.raises(WeightsError, match=f"{name} is not there"):
-        load_sd(name)
-
-
 def test_loaded_models_share_the_mapped_file_where_nothing_is_converted(tmp_path: Path, sd1: Small):
     """No copy: the parameter is the file's memory; and training on it never reaches the file."""
     path = sd1.save(tmp_path / "x.safetensors")
@@ -466,9 +219,6 @@ def test_models_that_are_saved_alone_do_not_drag_the_whole_file_along(tmp_path: 
 
 
 def test_a_whole_file_with_other_widths_and_depths_loads(tmp_path: Path, equal):
-    from minicc.models.text import TextConfig, text_encoder
-    from minicc.models.vae import VAE, VAEConfig
-
     unet = shake(UNet(UNetConfig(block_out_channels=(32, 32, 64), layers_per_block=1, cross_attention_dim=128)), 1)
     vae = shake(VAE(VAEConfig(block_out_channels=(32, 64, 64, 96), layers_per_block=2, latent_channels=4)), 2)
     size = {"hidden_size": 128, "intermediate_size": 96, "num_attention_heads": 2, "num_hidden_layers": 1}

@@ -116,6 +116,14 @@ def test_a_header_that_lies_is_refused(tmp_path: Path, info):
         read_state_dict(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("notes", [["a"], "words", 3, {"format": 1}])
+def test_notes_in_a_header_that_are_no_words_are_refused(tmp_path: Path, notes):
+    header = json.dumps({"__metadata__": notes}).encode()
+    (tmp_path / "x.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(WeightsError, match=r"x\.safetensors: its header's __metadata__ is .*expected words by name"):
+        read_metadata(tmp_path / "x.safetensors")
+
+
 def test_a_path_that_is_not_there_is_named(tmp_path: Path):
     with pytest.raises(WeightsError, match=r"v1-5\.safetensors is not there"):
         read_state_dict(tmp_path / "v1-5.safetensors")
@@ -152,6 +160,10 @@ def test_shards_come_together(tmp_path: Path, equal):
     index.write_text(json.dumps({"weight_map": {"k0": "../elsewhere.safetensors"}}))
     with pytest.raises(WeightsError, match="outside its folder"):
         read_state_dict(index)
+    for damaged in ("[]", "3", '{"weight_map": ["k0"]}', '{"weight_map": {"k0": 3}}', '{"weight_map": {"k0": ["x"]}}'):
+        index.write_text(damaged)
+        with pytest.raises(WeightsError, match=r"is not an index of shards|does not name a file for each key"):
+            read_state_dict(index)
     (tmp_path / names["k0"]).unlink()
     index.write_text(json.dumps({"weight_map": names}))
     with pytest.raises(WeightsError, match=r"00001-of-00002\.safetensors is not there"):
