@@ -86,6 +86,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
+    p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
     p.add_argument("--vae", type=Path, help="base: the trained VAE [runs/vae/vae]; vae: one to go on from [a new one]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
@@ -95,20 +96,24 @@ def add_train(p: argparse.ArgumentParser) -> None:
     for name, kind, value in [
         ("steps", int, 1000), ("batch", int, 8), ("accumulate", int, 1), ("lr", float, 1e-4), ("warmup", int, 100),
         ("ema", float, 0.0), ("seed", int, 0), ("workers", int, 0), ("save-every", int, 500),
-        ("sample-every", int, 500),
+        ("sample-every", int, 500), ("keep", int, 2),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
+    p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
+    p.add_argument("--channels-last", action="store_true", help="lay pictures out pixel by pixel")
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
     p.set_defaults(run=run_train)
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["base"])
+    p.add_argument("stage", choices=["base", "phase1"])
     add_models(p)
+    p.add_argument("--control", default="tiny-phase1", help="phase1: file, folder or shipped name [tiny-phase1]")
+    p.add_argument("--data", type=Path, help="phase1: measure on characters of this folder, in two outfits each")
     p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
     p.add_argument("--n", type=int, default=200, help="how many dolls [200]")
     p.add_argument("--seed", type=int, default=0, help="of the dolls and the noise; no training has seen them [0]")

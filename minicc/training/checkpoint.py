@@ -1,12 +1,15 @@
-"""Checkpoints that survive: written whole or not at all, the last K kept, a damaged one passed over with a word.
+"""Checkpoints that survive: written whole or not at all, the last K and the best kept, a damaged one passed over.
 
 One safetensors file a checkpoint: weights, average, optimizer. No random state is in it: see draws.py.
 """
 
 import json
+import math
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +24,28 @@ NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:
-    """Write folder/step-NNNNNNNN.safetensors; then delete all but the last `keep`.
+    """Write folder/step-NNNNNNNN.safetensors; then delete all but the last `keep` and the best.
 
-    Atomic: a temporary file, fsync, rename, fsync of the folder. Raises Error if the disk is full or the folder
-    read-only; what was there before stays.
+    notes: what else is to be known; the best checkpoint is the one whose "valid" is lowest. Atomic: a temporary file,
+    fsync, rename, fsync of the folder. Raises Error if the disk is full or the folder read-only; what was there stays.
     """
     path = folder / f"step-{step:08d}.safetensors"
     header = {"step": str(step), "notes": json.dumps(notes)}
-    try:
+    with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, {k: v.detach().contiguous() for k, v in tensors.items()}, header)
+        for old in set(checkpoints(folder)[:-keep]) - {best(folder)}:
+            old.unlink()
+    return path
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block a full disk or a read-only folder becomes an Error that says so."""
+    try:
+        yield
     except (OSError, SafetensorError) as problem:
         raise Error(f"{path} could not be written ({problem}): free disk space or choose another --out") from problem
-    for old in sorted(checkpoints(folder))[:-keep]:
-        old.unlink()
-    return path
 
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -62,6 +72,21 @@ def sync(path: Path) -> None:
 def checkpoints(folder: Path) -> list[Path]:
     """All checkpoints of a run, oldest first."""
     return sorted(path for path in folder.glob("step-*.safetensors") if NAME.fullmatch(path.name))
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the lowest validation loss; None if none was measured."""
+    measured = [(score, path) for path in checkpoints(folder) if math.isfinite(score := validation_loss(path))]
+    return min(measured)[1] if measured else None
+
+
+def validation_loss(path: Path) -> float:
+    """What a checkpoint's notes say; ∞ if they say nothing or cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return float(json.loads(file.metadata()["notes"])["valid"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+        return math.inf
 
 
 def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
@@ -102,9 +127,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put a state from optimizer_tensors back."""
+    """Put a state from optimizer_tensors back. Raises ValueError or IndexError if it is of other parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
+        if name == "exp_avg" and value.shape != parameters[int(index)].shape:
+            raise ValueError(f"the optimizer's state {index} is {value.shape}, not {parameters[int(index)].shape}")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

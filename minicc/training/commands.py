@@ -14,26 +14,32 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.pipeline import StableDiffusion, load
+from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import draw_dolls, draw_others, texts
 from minicc.training.draws import Order
-from minicc.training.encode import contexts_of, folder_latents, latents_of
-from minicc.training.loop import Stage, TrainConfig, train
+from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
+from minicc.training.loop import train
 from minicc.training.memory import available, estimate
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
+from minicc.training.stage import Stage
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
 from minicc.training.tiny import new_base, new_vae, seeded, train_tokenizer
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
-CONFIG = ("steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit")
-SHOWN = 12  # pictures on a validation sheet
+CONFIG = (
+    "steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit",
+    "compile", "channels_last", "save_every", "sample_every", "keep", "device",
+)  # fmt: skip
+SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
 
 
 def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
-    options = {name: getattr(a, name) for name in CONFIG}
-    config = TrainConfig(a.out, device=a.device, save_every=a.save_every, sample_every=a.sample_every, **options)
+    if a.dolls < 1:
+        raise Error(f"--dolls {a.dolls}: expected 1 or more")
+    config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
     stages = {"reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1}
     return stages[a.stage](a, config)
 
@@ -43,7 +49,7 @@ def train_reader(a: Namespace, config: TrainConfig) -> Path:
     data = Labelled(draw_dolls(a.cache, "judge", a.dolls))
     stage = ReaderStage(seeded(AttributeReader, config.seed))
     announce(stage, data, config)
-    train(stage, data, config)
+    train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN)))
     return save_reader(stage.reader, a.out / "reader")
 
 
@@ -55,13 +61,13 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
     if a.decoder_only and not a.vae:
         raise Error("--decoder-only trains a trained VAE further: say which with --vae FOLDER")
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
-    shown = draw_dolls(a.cache, "val", SHOWN, a.size or 128)["image"]
+    held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
     vae = load_vae(a.vae, dtype=torch.float32) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
-    stage = VAEStage(vae, in_range(shown), decoder_only=a.decoder_only)
+    stage = VAEStage(vae, in_range(held_out["image"]), decoder_only=a.decoder_only)
     data = Pictures(dolls, config.seed)
     announce(stage, data, config)
-    train(stage, data, config)
+    train(stage, data, config, Pictures(held_out, config.seed))
     vae = stage.vae.eval()
     if not a.decoder_only:
         vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, dolls["image"][:512]))
@@ -85,46 +91,60 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     if a.sd:
         sd = load(a.sd, device="cpu")
     else:
-        vae = load_vae(a.vae or Path("runs/vae/vae")).eval()
+        vae = load_vae(a.vae or Path("runs/vae/vae"), dtype=torch.float32).eval()
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
-    shown = texts(draw_dolls(a.cache, "val", SHOWN, a.size or 128)["caption"])
+    held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
+    shown = texts(held_out["caption"])
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
     data = Latents(latents, tokenize(sd.tokenizer, captions))
     announce(stage, data, config)
-    train(stage, data, config)
+    train(stage, data, config, Latents(encode_images(sd, held_out["image"]), tokenize(sd.tokenizer, shown)))
     return sd.save(a.out / "sd", dtype=torch.float16)
 
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
-    sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
+    sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
     control = ControlNet.load(a.control, unet=sd.unet) if a.control else ControlNet.from_unet(sd.unet)
+    control.float()  # what learns does so in float32, whatever the locked models are kept in
     for model in (sd.unet, control):
         model.recompute = a.recompute
-    data = phase1_folder(a, sd) if a.data else phase1_dolls(a, sd)
+    if a.data:
+        data = phase1_folder(a, sd, a.data)
+        held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
+    else:
+        data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
     shown = [data[i, i] for i in range(min(6, len(data)))]
     stage = Phase1Stage(sd, control, shown=[sample for sample in shown if sample["mask"].any()])
     announce(stage, data, config)
-    train(stage, data, config)
+    train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
 
 
-def phase1_dolls(a: Namespace, sd: StableDiffusion) -> Painted:
+def locked_dtype(a: Namespace) -> torch.dtype:
+    """What the locked models are kept in: half precision halves their memory, but needs mixed precision beside it."""
+    if a.dtype and a.dtype != "float32" and a.precision == "no":
+        raise Error(f"--dtype {a.dtype} keeps the locked models in half precision: add --precision bf16 or fp16")
+    return getattr(torch, a.dtype or "float32")
+
+
+def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Painted:
     """Dolls whose masks cover a second outfit as well."""
-    dolls = draw_dolls(a.cache, "train", a.dolls, a.size or sd.side)
+    dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
     outfits = texts(dolls["outfit"])
-    latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
-    context = contexts_of(a.cache / f"outfits-{a.dolls}.safetensors", sd, outfits)
-    others = draw_others(a.cache, "train", a.dolls, a.size or sd.side)
+    name = f"{count}" if split == "train" else f"{split}-{count}"
+    latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
+    context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, outfits)
+    others = draw_others(a.cache, split, count, a.size or sd.side)
     return Painted(Dressed(dolls, others, outfits), latents[:, None], context, a.seed)
 
 
-def phase1_folder(a: Namespace, sd: StableDiffusion) -> Painted:
+def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     """The user's own characters, and their mirror images."""
-    pictures = PictureFolder(a.data, size=a.size or sd.side)
+    pictures = PictureFolder(folder, size=a.size or sd.side)
     captions = [sample.caption for sample in pictures.samples]
-    name = f"{a.data.resolve().name}-{pictures.size}"
+    name = f"{folder.resolve().name}-{pictures.size}"
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     context = contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
     return Painted(pictures, latents, context, a.seed)

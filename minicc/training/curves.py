@@ -1,61 +1,103 @@
-"""What a run shows: the progress bar, a CSV with one line a step, and the loss as a picture."""
+"""What a run shows: the progress bar, CSVs with one line a step, the loss as a picture, TensorBoard if it is there."""
 
 import csv
 import resource
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-COLUMNS = ["step", "loss", "lr", "norm"]
+
+class Table:
+    """A CSV with one line a step. On resuming, lines after the resumed step are dropped: no step has two."""
+
+    def __init__(self, path: Path, columns: list[str], start: int):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [row for row in read(path) if int(row["step"]) <= start]
+        rewritten = path.with_suffix(".tmp")
+        with rewritten.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        rewritten.replace(path)  # whole or not at all: a kill loses no line
+        self.file = path.open("a", newline="", buffering=1)
+        self.writer = csv.DictWriter(self.file, columns)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        self.writer.writerow({"step": step} | values)
 
 
 class Curves:
-    """Numbers of a run, by step. On resuming, lines after the resumed step are dropped: each step has one line."""
+    """Numbers of a run, by step: curves.csv has every step's, valid.csv the validation losses."""
 
     def __init__(self, folder: Path, start: int, steps: int, enabled: bool = True):
-        self.path, self.enabled = folder / "curves.csv", enabled
-        self.bar = tqdm(total=steps, initial=start, disable=not enabled, mininterval=5)
-        if not enabled:
-            return
-        folder.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in read(self.path) if int(row["step"]) <= start]
-        rewritten = self.path.with_suffix(".tmp")
-        with rewritten.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        rewritten.replace(self.path)  # whole or not at all: a kill loses no line
-        self.file = self.path.open("a", newline="", buffering=1)
-        self.writer = csv.DictWriter(self.file, COLUMNS)
+        self.folder, self.enabled = folder, enabled
+        self.bar = tqdm(total=steps, initial=start, disable=not enabled, mininterval=5, unit=" steps")  # rate and ETA
+        if enabled:
+            self.steps = Table(folder / "curves.csv", ["step", "loss", "lr", "norm"], start)
+            self.valid = Table(folder / "valid.csv", ["step", "valid"], start)
+            self.board = tensorboard(folder, start)
 
     def add(self, step: int, **values: float) -> None:
-        """One step's numbers."""
+        """One step's loss, lr and norm."""
         self.bar.update()
         if self.enabled:
-            self.writer.writerow({"step": step} | values)
+            self.steps.add(step, values)
             self.bar.set_postfix(loss=f"{values['loss']:.4f}", memory=f"{memory():.1f} GB", refresh=False)
+            self.to_board(step, values)
+
+    def add_valid(self, step: int, loss: float) -> None:
+        """The validation loss after a step."""
+        self.valid.add(step, {"valid": loss})
+        self.to_board(step, {"valid": loss})
+
+    def add_sheet(self, step: int, sheet: Image.Image) -> None:
+        """Validation pictures: sheet-NNNNNNNN.png."""
+        sheet.save(self.folder / f"sheet-{step:08d}.png")
+        if self.board is not None:
+            self.board.add_image("sheet", np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
+
+    def to_board(self, step: int, values: dict[str, float]) -> None:
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
 
     def draw(self) -> None:
-        """curves.png: the loss and its running mean."""
+        """curves.png: the loss, its running mean, and the validation loss."""
         import matplotlib
 
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
-        rows = read(self.path)
-        step, loss = [int(r["step"]) for r in rows], [float(r["loss"]) for r in rows]
+        step, loss = columns(self.steps.path, "loss")
         figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
         axes.plot(step, loss, color="0.8", linewidth=0.6)
         axes.plot(step, running_mean(loss, max(1, len(loss) // 50)), color="#0072B2")
+        axes.plot(*columns(self.valid.path, "valid"), color="#D55E00", marker=".")
         axes.set(xlabel="step", ylabel="loss", yscale="log")
-        figure.savefig(self.path.with_suffix(".png"), dpi=120)
+        figure.savefig(self.folder / "curves.png", dpi=120)
         plt.close(figure)
 
     def close(self) -> None:
         self.bar.close()
         if self.enabled:
-            self.file.close()
+            self.steps.file.close()
+            self.valid.file.close()
+            if self.board is not None:
+                self.board.close()
+
+
+def tensorboard(folder: Path, start: int) -> Any:
+    """A writer to folder/tensorboard, if TensorBoard is installed; what it has of later steps is dropped."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder / "tensorboard", purge_step=start + 1)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -64,6 +106,12 @@ def read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return [row for row in csv.DictReader(file) if all(row.values())]
+
+
+def columns(path: Path, name: str) -> tuple[list[int], list[float]]:
+    """Steps, and the values of a column."""
+    rows = read(path)
+    return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]
 
 
 def running_mean(values: list[float], width: int) -> list[float]:

@@ -4,100 +4,80 @@ A stage is an nn.Module whose forward is its loss. Everything random is a functi
 """
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minicc.errors import Error
 from minicc.training import checkpoint
+from minicc.training.config import TrainConfig
 from minicc.training.curves import Curves
 from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
+from minicc.training.stage import Stage
 
 SMALLER = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"
+HELD_OUT = 2**40  # the draws of a validation begin here, far from those of every step
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train; what is trained is the stage's business."""
+@dataclass
+class Run:
+    """All that goes on from step to step, and so all that a checkpoint holds."""
 
-    out: Path  # folder of checkpoints, curves and validation pictures
-    steps: int = 1000  # optimizer steps
-    batch: int = 8  # pictures a process and micro-step
-    accumulate: int = 1  # micro-steps an optimizer step
-    lr: float = 1e-4  # after the warm-up
-    warmup: int = 100  # steps of linear warm-up
-    decay: str = "constant"  # or "cosine": to a tenth of lr at the last step
-    weight_decay: float = 0.01
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.0  # decay of the weights' moving average; 0: none
-    precision: str = "no"  # "bf16", "fp16"
-    eight_bit: bool = False  # bitsandbytes' 8-bit AdamW
-    seed: int = 0
-    workers: int = 0  # processes that read pictures
-    save_every: int = 500
-    sample_every: int = 500
-    keep: int = 2  # checkpoints
-    device: str | None = None  # "cpu": even where there is a GPU
+    stage: Stage
+    model: nn.Module  # the stage as Accelerate wraps it
+    optimizer: Any
+    ema: EMA
+    accelerator: Accelerator
+    config: TrainConfig
 
 
-class Stage(nn.Module, ABC):
-    """What a stage must say. Parameters that require a gradient are trained; `trained` is what checkpoints hold."""
-
-    @property
-    @abstractmethod
-    def trained(self) -> nn.Module:
-        """The module that learns: saved, and averaged if the config asks for it."""
-
-    @abstractmethod
-    def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
-        """The batch's loss, 0-d."""
-
-    def sheet(self) -> Image.Image | None:
-        """Validation pictures from fixed seeds."""
-        return None
-
-
-def train(stage: Stage, data: Dataset, config: TrainConfig) -> float:
+def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | None = None) -> float:
     """Train to the last step, resuming from the newest good checkpoint in config.out; returns the last loss.
 
+    held_out: what the validation loss is measured on at every checkpoint; the best is kept beside the last ones.
     Afterwards the stage holds the averaged weights, if the config asks for an average.
 
-    Raises Error at the first loss that is not finite, with the step, the batch's names and the last checkpoint.
+    Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
+    checkpoint; where memory runs out, with what helps; where nothing can be written.
     """
-    accelerator = new_accelerator(config)
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    model, optimizer = accelerator.prepare(stage, adamw(parameters, config))
-    ema = EMA(stage.trained, config.ema)
-    start = resume(stage, optimizer, ema, config)
-    batches = iter(loader(data, config, start, accelerator))
-    curves = Curves(config.out, start, config.steps, enabled=accelerator.is_main_process)
+    run = start_run(stage, config)
+    start = resume(run)
+    with checkpoint.writing(config.out):
+        curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
+    batches = loader(data, run, start)
     loss = math.nan
     for step in range(start, config.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        loss = backward(model, batches, step, config, accelerator)
-        norm = accelerator.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update()
-        curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=float(norm))
-        if accelerator.is_main_process:
-            after_step(step + 1, stage, optimizer, ema, config, curves)
-        accelerator.wait_for_everyone()
+        with advice_on_memory(step):
+            loss, norm = one_step(run, batches, step)
+        with checkpoint.writing(config.out):
+            curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
+            if run.accelerator.is_main_process:
+                after_step(run, step + 1, curves, held_out)
+        run.accelerator.wait_for_everyone()
     curves.close()
-    ema.finish()
+    run.ema.finish()
     return loss
+
+
+def start_run(stage: Stage, config: TrainConfig) -> Run:
+    """The stage on its device, with a fresh optimizer and average."""
+    accelerator = new_accelerator(config)
+    if config.channels_last:
+        stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        for module in stage.heavy:
+            module.compile()
+    parameters = [p for p in stage.parameters() if p.requires_grad]
+    model, optimizer = accelerator.prepare(stage, adamw(parameters, config))
+    return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config)
 
 
 def new_accelerator(config: TrainConfig) -> Accelerator:
@@ -106,24 +86,34 @@ def new_accelerator(config: TrainConfig) -> Accelerator:
     return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
 
 
-def backward(
-    model: nn.Module, batches: Iterator[dict[str, Any]], step: int, config: TrainConfig, accelerator: Accelerator
-) -> float:
-    """One step's gradients, over its micro-batches; returns the mean loss of all processes."""
-    loss = 0.0
-    for micro in range(config.accumulate):
-        batch, last = next(batches), micro == config.accumulate - 1
-        draws = Draws.at(config.seed, step * config.accumulate + micro, *place(accelerator))
-        try:
-            with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-                part = model(batch, draws) / config.accumulate
-            accelerator.backward(part)
-        except torch.OutOfMemoryError as problem:
-            raise Error(f"out of memory at step {step}: {SMALLER}") from problem
-        loss += accelerator.reduce(part.detach(), "mean").item()
+def one_step(run: Run, batches: Iterator[dict[str, Any]], step: int) -> tuple[float, float]:
+    """Gradients of all micro-batches, clipped; AdamW; the average. Returns loss and gradient norm."""
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate(step, run.config)
+    loss, names = backward(run, batches, step)
+    norm = float(run.accelerator.clip_grad_norm_(run.stage.parameters(), run.config.clip))
+    if not math.isfinite(norm) and run.accelerator.scaler is None:  # fp16's scaler skips such steps and scales down
+        raise Error(not_finite("gradient norm", norm, step, names, run.config))
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.ema.update()
+    return loss, norm
+
+
+def backward(run: Run, batches: Iterator[dict[str, Any]], step: int) -> tuple[float, list[str]]:
+    """One step's gradients, over its micro-batches; returns the mean loss of all processes and the samples' names."""
+    loss, names, accumulate = 0.0, list[str](), run.config.accumulate
+    for micro in range(accumulate):
+        batch, last = next(batches), micro == accumulate - 1
+        names += map(str, batch.get("name", ["(without names)"]))
+        draws = Draws.at(run.config.seed, step * accumulate + micro, *place(run.accelerator))
+        with nullcontext() if last else run.accelerator.no_sync(run.model), run.accelerator.autocast():
+            part = run.model(batch, draws) / accumulate
+        run.accelerator.backward(part)
+        loss += run.accelerator.reduce(part.detach(), "mean").item()
         if not math.isfinite(loss):
-            raise Error(not_finite(loss, step, batch, config))
-    return loss
+            raise Error(not_finite("loss", loss, step, names, run.config))
+    return loss, names
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -145,12 +135,21 @@ def adamw(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Op
     return AdamW8bit(parameters, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def loader(data: Dataset, config: TrainConfig, start: int, accelerator: Accelerator) -> Iterator[dict[str, Any]]:
+def loader(data: Dataset, run: Run, start: int) -> Iterator[dict[str, Any]]:
     """This process's micro-batches from step `start`, moved to its device."""
-    steps = (start * config.accumulate, config.steps * config.accumulate)
-    order = Order(len(data), config.batch, config.seed, *steps, *place(accelerator))  # type: ignore[arg-type]
-    for batch in DataLoader(data, batch_sampler=order, num_workers=config.workers):
-        yield {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    config, here = run.config, place(run.accelerator)
+    first, stop = start * config.accumulate, config.steps * config.accumulate
+    if isinstance(data, IterableDataset):  # streams: they know where a step begins, see shards.py
+        batches = DataLoader(data.starting(first, config.batch, *here), batch_size=None)  # type: ignore[attr-defined]
+    else:
+        order = Order(len(data), config.batch, config.seed, first, stop, *here)  # type: ignore[arg-type]
+        batches = DataLoader(data, batch_sampler=order, num_workers=config.workers)
+    for batch in batches:
+        yield to_device(batch, run.accelerator.device)
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
 
 
 def place(accelerator: Accelerator) -> tuple[int, int]:
@@ -158,40 +157,75 @@ def place(accelerator: Accelerator) -> tuple[int, int]:
     return accelerator.process_index, accelerator.num_processes
 
 
-def resume(stage: Stage, optimizer: torch.optim.Optimizer, ema: EMA, config: TrainConfig) -> int:
+def resume(run: Run) -> int:
     """Put the newest good checkpoint back; returns the step to go on from."""
-    found = checkpoint.latest(config.out)
+    found = checkpoint.latest(run.config.out)
     if found is None:
         return 0
-    step, tensors, _ = found
-    stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
-    checkpoint.load_optimizer(optimizer, checkpoint.without_prefix("optimizer", tensors))
-    ema.load(checkpoint.without_prefix("ema", tensors))
+    step, tensors, notes = found
+    try:
+        run.stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
+        checkpoint.load_optimizer(run.optimizer, checkpoint.without_prefix("optimizer", tensors))
+        run.ema.load(checkpoint.without_prefix("ema", tensors))
+    except (RuntimeError, KeyError, IndexError, ValueError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise Error(f"{run.config.out} holds checkpoints of another run ({reason}): choose another --out") from problem
+    if run.accelerator.scaler is not None and "scaler" in notes:
+        run.accelerator.scaler.load_state_dict(notes["scaler"])
     return step
 
 
-def after_step(
-    step: int, stage: Stage, optimizer: torch.optim.Optimizer, ema: EMA, config: TrainConfig, curves: Curves
-) -> None:
-    """Every so often: validation pictures, a checkpoint."""
-    last = step == config.steps
+def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
+    """Every so often: validation pictures; a checkpoint, with its validation loss."""
+    last, config = step == run.config.steps, run.config
     if step % config.sample_every == 0 or last:
-        with ema.in_place(), torch.no_grad():
-            sheet = stage.eval().sheet()
-            stage.train()
+        with run.ema.in_place(), torch.no_grad():
+            sheet = run.stage.eval().sheet()
+            run.stage.train()
         if sheet is not None:
-            sheet.save(config.out / f"sheet-{step:08d}.png")
+            curves.add_sheet(step, sheet)
         curves.draw()
     if step % config.save_every == 0 or last:
-        tensors = checkpoint.with_prefix("weights", stage.trained.state_dict())
-        tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(optimizer))
-        tensors |= checkpoint.with_prefix("ema", ema.average)
-        checkpoint.save(config.out, step, tensors, {"steps": config.steps}, config.keep)
+        notes: dict[str, Any] = {"steps": config.steps}
+        if held_out is not None:
+            notes["valid"] = validation_loss(run, held_out)
+            curves.add_valid(step, notes["valid"])
+        if run.accelerator.scaler is not None:
+            notes["scaler"] = run.accelerator.scaler.state_dict()
+        tensors = checkpoint.with_prefix("weights", run.stage.trained.state_dict())
+        tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(run.optimizer))
+        tensors |= checkpoint.with_prefix("ema", run.ema.average)
+        checkpoint.save(config.out, step, tensors, notes, config.keep)
 
 
-def not_finite(loss: float, step: int, batch: dict[str, Any], config: TrainConfig) -> str:
-    """The message for a loss that is not a number."""
+@torch.no_grad()
+def validation_loss(run: Run, held_out: Dataset) -> float:
+    """The averaged weights' mean loss on held-out samples, each seen four times, always with the same draws."""
+    size, batch = len(held_out), run.config.batch  # type: ignore[arg-type]
+    order, total = Order(size, batch, 0, 0, max(1, 4 * size // batch)), 0.0
+    with run.ema.in_place(), run.accelerator.autocast():
+        run.stage.eval()
+        for i, samples in enumerate(DataLoader(held_out, batch_sampler=order)):
+            total += run.stage(to_device(samples, run.accelerator.device), Draws.at(0, HELD_OUT + i)).item()
+        run.stage.train()
+    return total / len(order)
+
+
+@contextmanager
+def advice_on_memory(step: int) -> Iterator[None]:
+    """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
+        words = str(problem).lower()
+        if isinstance(problem, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
+            raise
+        raise Error(f"out of memory at step {step}: {SMALLER}") from problem
+
+
+def not_finite(what: str, value: float, step: int, names: list[str], config: TrainConfig) -> str:
+    """The message for a number that is none."""
     saved = checkpoint.checkpoints(config.out)
-    names = ", ".join(map(str, batch.get("name", ["(without names)"])))
     where = f"the last good checkpoint is {saved[-1].name}" if saved else "there is no checkpoint yet"
-    return f"loss is {loss} at step {step}; batch: {names}; {where}. Lower the learning rate or use precision bf16"
+    advice = "Lower the learning rate or use precision bf16"
+    return f"{what} is {value} at step {step}; batch: {', '.join(names)}; {where}. {advice}"

@@ -13,7 +13,7 @@ from minicc.data.dolls.facts import FACTS
 from minicc.evaluation.reader import AttributeReader
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws
-from minicc.training.loop import Stage
+from minicc.training.stage import Stage
 
 
 class ReaderStage(Stage):

@@ -21,7 +21,7 @@ from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import Draws
-from minicc.training.loop import Stage
+from minicc.training.stage import Stage
 
 
 class Phase1Stage(Stage):
@@ -49,6 +49,10 @@ class Phase1Stage(Stage):
     @property
     def trained(self) -> nn.Module:
         return self.control
+
+    @property
+    def heavy(self) -> list[nn.Module]:
+        return [self.unet, self.control]
 
     def train(self, mode: bool = True) -> "Phase1Stage":
         super().train(False)
@@ -126,6 +130,10 @@ class VAEStage(Stage):
     def trained(self) -> nn.Module:
         return self.vae
 
+    @property
+    def heavy(self) -> list[nn.Module]:
+        return [self.vae.encoder, self.vae.decoder]
+
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1]."""
         x = batch["image"]
@@ -158,6 +166,10 @@ class BaseStage(Stage):
     @property
     def trained(self) -> nn.Module:
         return nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
+
+    @property
+    def heavy(self) -> list[nn.Module]:
+        return [self.unet, self.text_encoder]
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: latents (B, 4, h, w), scaled; ids (B, 77)."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from minicc.training.config import TrainConfig
 from minicc.training.draws import Draws, rng
-from minicc.training.loop import Stage, TrainConfig, train
+from minicc.training.loop import train
+from minicc.training.stage import Stage
 
 
 class ToyStage(Stage):

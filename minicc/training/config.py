@@ -1,0 +1,51 @@
+"""How to train."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from minicc.errors import Error
+
+DECAYS, PRECISIONS = ("constant", "cosine"), ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; what is trained is the stage's business. Raises Error for values that make no sense."""
+
+    out: Path  # folder of checkpoints, curves and validation pictures
+    steps: int = 1000  # optimizer steps
+    batch: int = 8  # pictures a process and micro-step
+    accumulate: int = 1  # micro-steps an optimizer step
+    lr: float = 1e-4  # after the warm-up
+    warmup: int = 100  # steps of linear warm-up
+    decay: str = "constant"  # or "cosine": to a tenth of lr at the last step
+    weight_decay: float = 0.01
+    clip: float = 1.0  # largest gradient norm
+    ema: float = 0.0  # decay of the weights' moving average; 0: none
+    precision: str = "no"  # "bf16", "fp16"
+    eight_bit: bool = False  # bitsandbytes' 8-bit AdamW
+    compile: bool = False  # torch.compile: minutes at the start, then faster steps
+    channels_last: bool = False  # pictures laid out pixel by pixel: faster convolutions in half precision
+    seed: int = 0
+    workers: int = 0  # processes that read pictures
+    save_every: int = 500
+    sample_every: int = 500
+    keep: int = 2  # checkpoints, beside the best
+    device: str | None = None  # "cpu": even where there is a GPU
+
+    def __post_init__(self) -> None:
+        counts = {name: getattr(self, name) for name in ("steps", "batch", "accumulate", "save_every", "sample_every")}
+        for name, value in (counts | {"keep": self.keep}).items():
+            if value < 1:
+                raise Error(f"{name} is {value}: expected 1 or more")
+        for name in ("warmup", "seed", "workers", "lr", "weight_decay", "clip"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise Error(f"{name} is {value}: expected 0 or more")
+        if not 0 <= self.ema < 1:
+            raise Error(f"ema is {self.ema}: expected a decay below 1, such as 0.999, or 0 for no average")
+        if self.decay not in DECAYS or self.precision not in PRECISIONS:
+            raise Error(
+                f"decay is {self.decay!r}, one of {DECAYS}; precision is {self.precision!r}, one of {PRECISIONS}"
+            )

@@ -1,0 +1,31 @@
+"""What a stage is: the module that the loop trains."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from minicc.training.draws import Draws
+
+
+class Stage(nn.Module, ABC):
+    """What a stage must say. Parameters that require a gradient are trained; `trained` is what checkpoints hold."""
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The module that learns: saved, and averaged if the config asks for it."""
+
+    @property
+    def heavy(self) -> list[nn.Module]:
+        """The modules in which the time is spent: what torch.compile compiles."""
+        return [self.trained]
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
+        """The batch's loss, 0-d."""
+
+    def sheet(self) -> Image.Image | None:
+        """Validation pictures from fixed seeds."""
+        return None
