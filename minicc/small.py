@@ -28,6 +28,7 @@ def small_controlnet(sd: StableDiffusion, seed: int = 0) -> ControlNet:
     """A ControlNet for it whose zero convolutions are not zero any more, as after training."""
     control, generator = ControlNet.from_unet(sd.unet), torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for zero in [*control.controlnet_down_blocks, control.controlnet_mid_block]:
+        zeros = [*control.controlnet_down_blocks, control.controlnet_mid_block]
+        for zero in [*zeros, control.controlnet_cond_embedding.conv_out]:
             zero.weight.copy_(0.1 * torch.randn(zero.weight.shape, generator=generator))
     return lock(control)

@@ -1,26 +1,46 @@
 """`minicc evaluate STAGE`: figures printed as a table, and written as JSON."""
 
-import json
 from argparse import Namespace
 from collections.abc import Mapping
 
 from minicc.errors import Error
+from minicc.evaluation.art import evaluate_art
 from minicc.evaluation.base import evaluate_base
-from minicc.evaluation.reader import load_reader
-from minicc.pipeline import load
+from minicc.evaluation.goals import Figures, table, write_json
+from minicc.evaluation.phase1 import evaluate_phase1
+from minicc.evaluation.reader import AttributeReader, load_reader
+from minicc.models.controlnet import ControlNet
+from minicc.pipeline import StableDiffusion, load
 
 
 def evaluate_stage(a: Namespace) -> None:
     """Measure what the options name; print the figures, and write them if `--json` says where."""
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
-    reader = load_reader(a.reader) if a.reader else load_reader()
     sd = load(a.sd, device=a.device, prediction=a.prediction)
-    figures = {"n": a.n, "seed": a.seed} | evaluate_base(sd, reader, a.n, a.seed, a.steps, a.guidance)
+    stages = {"base": base, "phase1": phase1}
+    figures = {"n": a.n, "seed": a.seed, "steps": a.steps, "guidance": a.guidance} | stages[a.stage](a, sd)
     print("\n".join(lines(figures)))
+    if "baselines" in figures:
+        print("\n".join(table(figures)))
     if a.json:
-        a.json.parent.mkdir(parents=True, exist_ok=True)
-        a.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+        write_json(a.json, figures)
+
+
+def base(a: Namespace, sd: StableDiffusion) -> Figures:
+    return evaluate_base(sd, reader_of(a), a.n, a.seed, a.steps, a.guidance)
+
+
+def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
+    """On dolls; with `--data` on a folder of characters, whose attributes nobody can read."""
+    control = ControlNet.load(a.control, unet=sd.unet).eval()
+    if a.data:
+        return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
+    return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance)
+
+
+def reader_of(a: Namespace) -> AttributeReader:
+    return load_reader(a.reader) if a.reader else load_reader()
 
 
 def lines(figures: Mapping[str, object], indent: str = "") -> list[str]:

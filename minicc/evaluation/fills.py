@@ -1,0 +1,68 @@
+"""The ways to fill a mask that are compared: ours, the baselines, and what the VAE lets through at best."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from minicc.evaluation.edits import filled_with_mean
+from minicc.models.controlnet import ControlNet
+from minicc.outfit import phase1
+from minicc.pipeline import StableDiffusion
+
+BATCH = 16
+
+
+class Ask(Protocol):
+    """One question to phase 1, its answer known."""
+
+    @property
+    def character(self) -> Image.Image: ...
+    @property
+    def truth(self) -> Image.Image: ...
+    @property
+    def mask(self) -> np.ndarray: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+
+
+def fills(
+    sd: StableDiffusion, control: ControlNet, asked: Sequence[Ask], steps: int, guidance: float
+) -> Iterator[tuple[str, list[Image.Image]]]:
+    """("ours", pictures), then the baselines "blend", "blind" and "mean", then the "ceiling"."""
+    options = {"steps": steps, "guidance": guidance}
+    yield "ours", redressed(sd, control, asked, "phase1", **options)
+    yield "blend", redressed(sd, None, asked, "blend", **options)
+    yield "blind", redressed(sd, control, asked, "blind", blind=True, **options)
+    yield "mean", [filled_with_mean(one.character, one.mask) for one in asked]
+    yield "ceiling", [through_vae(sd, one) for one in asked]
+
+
+def redressed(
+    sd: StableDiffusion, control: ControlNet | None, asked: Sequence[Ask], name: str, **options: object
+) -> list[Image.Image]:
+    """What phase 1 makes of every question, up to sixteen of one size at a time. options: of `phase1.batch`."""
+    pictures: list[Image.Image] = []
+    ready = [phase1.prepare(sd, one.character, one.mask) for one in asked]
+    pairs = zip(ready, asked, strict=True)
+    with tqdm(total=len(asked), desc=name) as bar:
+        for _, same in groupby(pairs, key=lambda pair: pair[0].place.padded):
+            group = list(same)
+            for i in range(0, len(group), BATCH):
+                places, part = zip(*group[i : i + BATCH], strict=True)
+                prompts, seeds = [one.prompt for one in part], [one.seed for one in part]
+                pictures += [r.image for r in phase1.batch(sd, control, places, prompts, seeds, **options)]  # type: ignore[arg-type]
+                bar.update(len(part))
+    return pictures
+
+
+def through_vae(sd: StableDiffusion, one: Ask) -> Image.Image:
+    """The true picture, encoded and decoded, pasted inside the mask: no sampler can be expected to do better."""
+    truth = phase1.prepare(sd, one.truth, one.mask)
+    again = sd.decode_latents(sd.encode_image(truth.image))[0]
+    return phase1.prepare(sd, one.character, one.mask).result(again, one.prompt, one.seed).image

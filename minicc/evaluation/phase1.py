@@ -1,0 +1,105 @@
+"""`minicc evaluate phase1`: a doll, a painted mask, another outfit in words. Is it worn, and is the rest as it was?
+
+Beside the ControlNet, on the same dolls: "blend", the locked base that gets the known latents put back, without a
+ControlNet; "blind", the ControlNet with a blank hint; "mean", the mean colour of the region. And what is within reach:
+"ceiling", the true picture through the VAE, pasted like a result.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from minicc.data.dolls import CLOTHES, FACTS
+from minicc.data.dolls.facts import numbers
+from minicc.data.tensors import on_white, to_tensor
+from minicc.evaluation.edits import average, colours_right, mean_delta_e, outline_share, outside_change, seam
+from minicc.evaluation.fills import fills
+from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.swaps import Swap, clothed, swaps
+from minicc.models.controlnet import ControlNet
+from minicc.pipeline import StableDiffusion
+
+Figures = dict[str, object]
+NO_TRACE = 0.9  # of the pixels in which old and new outline differ, so many must show the new one
+
+
+def evaluate_phase1(
+    sd: StableDiffusion, control: ControlNet, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50,
+    guidance: float = 5.0,
+) -> Figures:  # fmt: skip
+    """The table of the model card: figures on n held-out dolls, `baselines` and the `ceiling`; see `figures`."""
+    asked = swaps(n, seed)
+    measured = {name: figures(made, asked, reader) for name, made in fills(sd, control, asked, steps, guidance)}
+    truth = figures([one.truth for one in asked], asked, reader)
+    return {
+        **measured.pop("ours"),
+        "reader_on_truth": truth["attributes_all"],
+        "ceiling": measured.pop("ceiling"),
+        "baselines": measured,
+    }
+
+
+def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: AttributeReader) -> Figures:
+    """All figures of one way to fill the mask.
+
+    outside_max: largest change outside the mask, RGBA. attributes_all: the share of dolls with every fact about clothes
+    right, also that nothing is worn where the sentence names nothing. attributes: of each fact, over the dolls whose
+    sentence names a garment there. colours: of garments, by the nearest name. seam_ratio: `edits.seam` of all dolls.
+    under_mask_delta_e: ΔE2000 to the truth where neither outfit is, such as hair and hands that were painted over.
+    uncovered_delta_e: the same where the old outfit was and the new one is not. shape_change: of the swaps of length,
+    those read right and with no trace of the old outline.
+    """
+    read = reader.read(torch.cat([to_tensor(picture) for picture in pictures])).numpy()  # (n, facts)
+    right = read == np.stack([numbers(s.after.attributes()) for s in asked])
+    seen = [np.asarray(on_white(picture)) for picture in pictures]
+    truth = [np.asarray(on_white(s.truth)) for s in asked]
+    triples = list(zip(seen, truth, asked, strict=True))
+    jumps = np.array([seam(x, y, s.mask) for x, y, s in triples]).sum(0)
+    colours = [ok for x, y, s in triples for ok in colours_right(x, y, s.after.index)]
+    changes = [outside_change(s.character, p, s.mask) for p, s in zip(pictures, asked, strict=True)]
+    return {
+        "outside_max": max(changes),
+        "attributes_all": float(right[:, columns(list(CLOTHES))].all(1).mean()),
+        "attributes": {name: said(name, right, asked) for name in CLOTHES},
+        "colours": average(colours),
+        "seam_ratio": float(jumps[0] / jumps[1]),
+        "under_mask_delta_e": average([mean_delta_e(x, y, never_clothed(s)) for x, y, s in triples]),
+        "uncovered_delta_e": average([mean_delta_e(x, y, uncovered(s)) for x, y, s in triples]),
+        "shape_change": average([no_trace(*t, right=r) for t, r in zip(triples, right, strict=True) if t[2].slot]),
+    }
+
+
+def columns(names: Sequence[str]) -> list[int]:
+    """Where these facts stand in FACTS."""
+    return [list(FACTS).index(name) for name in names]
+
+
+def said(name: str, right: np.ndarray, asked: Sequence[Swap]) -> float:
+    """The share of dolls with this fact right, over those whose sentence tells it; nan if none does."""
+    rows = [s.after.attributes()[name] not in ("none", "") for s in asked]
+    return average(list(right[rows, list(FACTS).index(name)]))
+
+
+def never_clothed(swap: Swap) -> np.ndarray:
+    """(H, W) bool: under the mask, and clothes in neither outfit: the picture shows what belongs there."""
+    return swap.mask & ~clothed(swap.before) & ~clothed(swap.after)
+
+
+def uncovered(swap: Swap) -> np.ndarray:
+    """(H, W) bool: clothes before, none after."""
+    return swap.mask & clothed(swap.before) & ~clothed(swap.after)
+
+
+def no_trace(result: np.ndarray, truth: np.ndarray, swap: Swap, right: np.ndarray) -> float:
+    """1 if the garment and its length are read right and the old outline is gone, 0 if not; nan where none would show.
+
+    Gone: of the pixels in which the new garment in its own length and in the old one's differ, nine tenths are nearer
+    to the truth than to either of these leaks: the new clothes in the old length, and the old clothes.
+    """
+    old, relapse = (np.asarray(on_white(doll.image)) for doll in (swap.before, swap.relapse))
+    differs = swap.mask & (swap.after.index != swap.relapse.index)
+    share = outline_share(result, truth, [relapse, old], differs)
+    is_read = right[columns([f"{swap.slot}", f"{swap.slot}_length"])].all()
+    return share if np.isnan(share) else float(is_read and share >= NO_TRACE)
