@@ -14,18 +14,29 @@ if TYPE_CHECKING:
     from minicc.pipeline import StableDiffusion
 
 Command = Callable[[argparse.Namespace], None]
+said: set[str] = set()  # the notes of this run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an Error becomes one line on stderr and exit status 2."""
     arguments = parser().parse_args(argv)
-    warnings.showwarning = lambda message, *_, **__: print(f"minicc: note: {message}", file=sys.stderr)
+    said.clear()
+    warnings.showwarning = lambda message, *_, **__: note(str(message))
     try:
         arguments.run(arguments)
     except Error as problem:
         print(f"minicc: {problem}", file=sys.stderr)
         return 2
     return 0
+
+
+def note(*messages: str) -> None:
+    """Each on stderr as one line; none twice."""
+    for message in messages:
+        line = " ".join(message.split())
+        if line not in said:
+            said.add(line)
+            print(f"minicc: note: {line}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,7 +87,9 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
     p.add_argument("--prompt", required=True, help='the new attire, e.g. "a red dress"')
     p.add_argument("--negative", default="", help="what to move away from")
     p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    p.add_argument("--strength", type=float, default=1.0, help="of the ControlNet, 0 is none [1]")
     p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
+    p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")
     add_sampling(p)
     p.set_defaults(run=run_phase1)
 
@@ -154,8 +167,7 @@ def load_models(a: argparse.Namespace) -> "StableDiffusion":
 
     dtype = getattr(torch, a.dtype) if a.dtype else None
     sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction)
-    for note in sd.notes:
-        print(f"minicc: note: {note}", file=sys.stderr)
+    note(*sd.notes)
     return sd
 
 
@@ -167,21 +179,32 @@ def run_demo(a: argparse.Namespace) -> None:
 
 def run_phase1(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
+    from minicc.data.write import check_writable, save_pictures
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase1
+    from minicc.outfit.sheet import contact_sheet
 
+    outs = numbered(a.out, a.variants)
+    check_writable(*outs, *([a.sheet] if a.sheet else []))
     character, mask = open_picture(a.character), open_mask(a.mask)
+    note(*character.info["notes"], *mask.info["notes"])
     sd = load_models(a)
     control = ControlNet.load(a.control, unet=sd.unet)
     results = phase1.variants(
         sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
-        guidance=a.guidance, negative=a.negative, feather=a.feather, progress=True,
+        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
     )  # fmt: skip
-    a.out.parent.mkdir(parents=True, exist_ok=True)
-    for i, result in enumerate(results):
-        path = a.out if a.variants == 1 else a.out.with_stem(f"{a.out.stem}-{i}")
-        result.image.save(path)
-        print(path)
+    note(*results[0].notes)
+    pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
+    sheet = {a.sheet: contact_sheet(character, results)} if a.sheet else {}
+    print(*save_pictures(pictures | sheet), sep="\n")
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """The path itself, or for several results one path each, numbered before the suffix."""
+    if count < 1:
+        raise Error(f"--variants {count}: expected 1 or more")
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
 
 
 def run_train(a: argparse.Namespace) -> None:

@@ -83,6 +83,9 @@ def batch(
     ready: of `prepare`, all worked on at one size. blind: the ControlNet is given a blank hint, everything masked.
     options: of `fill`.
     """
+    sizes = list(dict.fromkeys("{}×{}".format(*r.place.padded) for r in ready))
+    if len(sizes) > 1:
+        raise PictureError(f"pictures of {' and '.join(sizes)} in one batch: take those of one size together")
     image, mask, hint = (torch.cat(parts) for parts in zip(*((r.image, r.mask, r.hint) for r in ready), strict=True))
     hint = torch.full_like(hint, -1) if blind else hint
     controls = [] if control is None else [Hinted.of(control, hint, strength)]

@@ -1,0 +1,49 @@
+"""Results on disk: whole or not at all, and in formats that keep every pixel as it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from minicc.errors import PictureError
+
+LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix → Pillow's format, and what makes it exact
+    ".png": ("PNG", {}),
+    ".webp": ("WEBP", {"lossless": True, "exact": True}),
+    ".tif": ("TIFF", {}),
+    ".tiff": ("TIFF", {}),
+}
+
+
+def check_writable(*paths: Path) -> None:
+    """Before the work begins: raise PictureError for a format that would change pixels, or a place that is a folder."""
+    for path in paths:
+        if path.suffix.lower() not in LOSSLESS:
+            raise PictureError(
+                f"{path}: {path.suffix or 'no suffix'} does not keep every pixel and alpha value; "
+                f"write one of {', '.join(LOSSLESS)}"
+            )
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder; name a file in it")
+
+
+def save_pictures(pictures: Mapping[Path, Image.Image]) -> list[Path]:
+    """Write them all, or none: drafts beside their places first, renamed once all are complete. Raises PictureError."""
+    check_writable(*pictures)
+    drafts = {path: path.with_name(f".{path.name}.draft") for path in pictures}
+    try:
+        for path, picture in pictures.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kind, options = LOSSLESS[path.suffix.lower()]
+            picture.save(drafts[path], kind, **options)
+        for path, draft in drafts.items():
+            draft.replace(path)
+    except OSError as problem:
+        raise PictureError(
+            f"{problem.filename or path}: cannot be written ({problem.strerror or problem})"
+        ) from problem
+    finally:
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
+    return list(pictures)

@@ -1,0 +1,237 @@
+"""What people really give to `minicc phase1`: a clear error or a warning, and nothing written half."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicc.cli import main
+from minicc.data import dolls
+from minicc.data.write import save_pictures
+from minicc.errors import Error, PictureError
+from minicc.models.vocabulary import known_words, save_words, unknown_words, words_in
+from minicc.outfit import phase1
+from minicc.outfit.sheet import contact_sheet
+from minicc.small import small_controlnet, small_stable_diffusion
+from minicc.training.tiny import train_tokenizer
+from tests.outfit.test_compose import picture, square
+
+SIZE = (48, 40)
+BOX = (12, 10, 30, 34)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """Small models whose tokenizer has a list of words."""
+    folder = tmp_path_factory.mktemp("models")
+    sd = small_stable_diffusion()
+    sd.save(folder / "sd")
+    save_words(["a doll in a red dress with stripes"], folder / "sd" / "tokenizer")
+    sd.save(folder / "official")
+    small_controlnet(sd).save(folder / "control")
+    return folder
+
+
+@pytest.fixture
+def redress(models, tmp_path, capsys):
+    """Run the command; returns (exit status, lines on stderr without progress bars, files written)."""
+
+    def run(character, mask, *more: str, prompt="a red dress", out="o.png", sd="sd"):
+        character.save(tmp_path / "in.png")
+        mask.save(tmp_path / "in-mask.png")
+        files = ["--character", str(tmp_path / "in.png"), "--mask", str(tmp_path / "in-mask.png")]
+        options = ["--sd", str(models / sd), "--control", str(models / "control"), "--steps", "2", "--device", "cpu"]
+        where = ["--out", str(tmp_path / "out" / out), "--prompt", prompt]
+        status = main(["phase1", *files, *options, *where, *more])
+        lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("minicc")]
+        written = sorted(p.name for p in (tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else []
+        return status, lines, written
+
+    return run
+
+
+def mask_of(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels.astype(np.uint8) * 255)
+
+
+MASK = mask_of(square(SIZE, BOX))
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (mask_of(square((40, 48), (2, 2, 9, 9))), "mask is 40×48 but character is 48×40"),
+        (mask_of(np.zeros((40, 48), bool)), "the mask is empty: paint white"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, mask, words):
+    status, lines, written = redress(picture(SIZE), mask)
+    assert status == 2
+    assert words in lines[-1]
+    assert written == []
+
+
+INVERTED = mask_of(~square(SIZE, BOX))
+SOFT = Image.fromarray(np.tile(np.arange(0, 240, 5, dtype=np.uint8), (40, 1)))
+SHEET = np.zeros((40, 48, 4), np.uint8)
+SHEET[10:34, 12:30] = (0, 0, 0, 255)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (mask_of(np.ones((40, 48), bool)), "covers the whole picture"),
+        (INVERTED, "is it inverted? White is what changes"),
+        (SOFT, "of the mask is grey"),
+    ],
+)
+def test_a_doubtful_mask_is_used_with_one_line_about_it(redress, mask, words):
+    status, lines, written = redress(picture(SIZE), mask)
+    assert (status, written) == (0, ["o.png"])
+    assert [words in line for line in lines] == [True]
+    assert lines[0].startswith("minicc: note: ")
+
+
+def test_a_mask_painted_on_a_transparent_sheet_needs_no_word(redress, tmp_path):
+    character = picture(SIZE, "RGBA")
+    status, lines, _ = redress(character, Image.fromarray(SHEET, "RGBA"))
+    assert (status, lines) == (0, [])
+    changed = np.any(np.asarray(Image.open(tmp_path / "out" / "o.png")) != np.asarray(character), axis=-1)
+    assert not changed[~square(SIZE, BOX)].any()
+    assert changed[square(SIZE, BOX)].mean() > 0.9
+
+
+def test_a_picture_without_clothes_is_dressed_where_the_mask_says(redress):
+    assert redress(Image.new("RGB", SIZE, "white"), MASK)[0] == 0
+
+
+def test_a_picture_of_one_pixel_is_no_fault(redress):
+    status, _, written = redress(picture((1, 1)), mask_of(np.ones((1, 1), bool)))
+    assert (status, written) == (0, ["o.png"])
+
+
+def test_a_picture_of_20000_pixels_is_refused_before_it_is_decoded(redress):
+    status, lines, written = redress(Image.new("L", (20_000, 2)), Image.new("L", (20_000, 2), 255))
+    assert (status, written) == (2, [])
+    assert "20000×2" in lines[-1]
+
+
+def test_unknown_words_are_named_with_those_the_tiny_model_knows(redress):
+    status, lines, _ = redress(picture(SIZE), MASK, prompt="a velvet dres with stripes")
+    assert status == 0
+    assert any("'velvet' is a word that this model has never met" in line for line in lines)
+    assert any("did you mean dress?" in line for line in lines)
+    assert "a, doll, dress, in, red, stripes, with" in lines[-1]
+
+
+def test_known_words_and_official_models_need_no_word(redress):
+    assert redress(picture(SIZE), MASK, prompt="A RED dress, with stripes!")[1] == []
+    assert redress(picture(SIZE), MASK, prompt="a velvet tuxedo", sd="official")[1] == []
+
+
+@pytest.mark.parametrize(("option", "value"), [("--sd", "nowhere"), ("--control", "nowhere.safetensors")])
+def test_missing_weights_are_named(redress, tmp_path, option, value):
+    status, lines, written = redress(picture(SIZE), MASK, option, str(tmp_path / value))
+    assert (status, written) == (2, [])
+    assert value in lines[-1]
+
+
+@pytest.mark.parametrize("out", ["o.jpg", "o", "o.gif"])
+def test_a_format_that_would_change_pixels_is_refused_before_the_work(redress, out):
+    status, lines, written = redress(picture(SIZE), MASK, out=out)
+    assert (status, written) == (2, [])
+    assert "write one of .png, .webp, .tif, .tiff" in lines[-1]
+
+
+@pytest.mark.parametrize("out", ["o.png", "o.webp", "o.tiff"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_every_format_keeps_what_is_outside_bit_for_bit(tmp_path, mode, out):
+    character = picture(SIZE, mode)
+    save_pictures({tmp_path / out: character})
+    assert np.array_equal(np.asarray(Image.open(tmp_path / out).convert(mode)), np.asarray(character))
+
+
+def test_results_are_written_all_or_none(tmp_path, monkeypatch):
+    good, bad = picture(SIZE), picture(SIZE)
+    monkeypatch.setattr(bad, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    save_pictures({tmp_path / "a.png": good})
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(PictureError, match=r"b\.png: cannot be written \(No space left"):
+        save_pictures({tmp_path / "a.png": picture(SIZE, seed=3), tmp_path / "b.png": bad})
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_place_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "o.png").mkdir()
+    with pytest.raises(PictureError, match="is a folder; name a file in it"):
+        save_pictures({tmp_path / "o.png": picture(SIZE)})
+
+
+def test_variants_a_sheet_and_a_strength(redress, tmp_path):
+    status, _, written = redress(
+        picture(SIZE, "RGBA"), MASK, "--variants", "3", "--strength", "0.5", "--sheet", str(tmp_path / "out" / "s.png")
+    )
+    assert (status, written) == (0, ["o-0.png", "o-1.png", "o-2.png", "s.png"])
+    assert Image.open(tmp_path / "out" / "s.png").size == (5 * (48 + 8), 40 + 14 + 8)
+
+
+def test_no_variant_is_refused(redress):
+    status, lines, _ = redress(picture(SIZE), MASK, "--variants", "0")
+    assert (status, lines) == (2, ["minicc: --variants 0: expected 1 or more"])
+
+
+def test_a_large_picture_is_cut_out_and_one_line_says_so_once(redress):
+    size = (400, 300)
+    status, lines, _ = redress(picture(size), mask_of(square(size, (10, 10, 390, 290))))
+    assert status == 0
+    assert ["scaled up" in line for line in lines].count(True) == 1
+    assert all(line.startswith("minicc: note: ") for line in lines)
+
+
+def test_a_sheet_shows_the_mask_as_it_was_used():
+    character, mask = Image.new("RGB", SIZE, "white"), square(SIZE, BOX)
+    result = phase1.Result(character, mask_of(mask), "a red dress", 7)
+    sheet = np.asarray(contact_sheet(character, [result]))
+    shown = sheet[4:44, 48 + 8 + 4 : 2 * 48 + 8 + 4]
+    assert np.array_equal((shown != 255).any(-1), mask)
+
+
+def test_words_of_captions_lie_beside_the_trained_tokenizer(tmp_path):
+    captions = [doll.caption for doll in map(dolls.draw, range(40))]
+    folder = train_tokenizer(captions, tmp_path / "tokenizer")
+    known = known_words(folder)
+    assert set(known) == {word for caption in captions for word in words_in(caption)}
+    assert unknown_words(folder, captions[3]) == []
+    assert unknown_words(None, "a velvet tuxedo") == unknown_words(tmp_path, "a velvet tuxedo") == []
+
+
+def test_words_are_found_whatever_stands_between_them():
+    assert words_in("A short-sleeved t-shirt, 2 RED socks (red)!") == ["a", "short-sleeved", "t-shirt", "red", "socks"]
+
+
+def test_the_list_of_words_survives_saving_and_loading(models, tmp_path):
+    import minicc
+
+    sd = minicc.load(models / "sd", device="cpu")
+    sd.save(tmp_path / "again")
+    assert known_words(minicc.load(tmp_path / "again", device="cpu").tokenizer_source) == known_words(
+        models / "sd" / "tokenizer"
+    )
+
+
+def test_a_batch_of_characters_of_two_sizes_is_refused():
+    sd = small_stable_diffusion()
+    ready = [phase1.prepare(sd, picture(size), square(size, (4, 4, 20, 20))) for size in ((24, 24), (40, 24))]
+    with pytest.raises(Error, match=r"pictures of 24×24 and 40×24 in one batch"):
+        phase1.batch(sd, None, ready, ["a", "b"], [0, 1])
+
+
+def test_without_a_controlnet_the_locked_model_fills_the_mask():
+    sd, character = small_stable_diffusion(), picture(SIZE)
+    alone = phase1.generate(sd, None, character, square(SIZE, BOX), "a red dress", steps=2)
+    silent = phase1.generate(sd, small_controlnet(sd), character, square(SIZE, BOX), "a red dress", steps=2, strength=0)
+    assert alone.image.tobytes() == silent.image.tobytes()
+    assert replace(alone, image=silent.image, mask=silent.mask) == silent
