@@ -1,15 +1,21 @@
 """The command line on files as users have them: official layouts, real and drawn pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from minicc.cli import main
+from minicc.data.folder import read_folder
 from minicc.models.controlnet import ControlNet
+from minicc.models.unet import UNet
+from minicc.small import UNET as SMALL_UNET
 from minicc.small import small_controlnet, small_stable_diffusion
 from tests.outfit.test_compose import picture, square
 
@@ -38,6 +44,46 @@ def test_phase1_goes_the_whole_way_on_official_layouts(official, tmp_path):
     mask = np.asarray(Image.open(official / "mask.png")) > 0
     assert np.array_equal(before[~mask], after[~mask])
     assert (before[mask] != after[mask]).any()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("folder", ["lpc/val", "anime"])
+def test_phase1_redresses_real_characters_from_checkpoints_as_they_are_downloaded(
+    official, tmp_path, shared, folder, mode
+):
+    """A Lightning .ckpt, a ControlNet's .pth; RGBA: cut to an odd size, white made transparent."""
+    torch.save({"state_dict": load_file(official / "sd.safetensors"), "callbacks": {Path: 1}}, tmp_path / "sd.ckpt")
+    torch.save(load_file(official / "control.safetensors"), tmp_path / "control.pth")
+    sample = read_folder(shared / "characters" / folder)[0][0]
+    character, mask = Image.open(sample.image).convert(mode), Image.open(sample.mask)  # 0: not clothes
+    if mode == "RGBA":
+        character.putalpha(character.convert("L").point(lambda grey: 255 * (grey < 250)))
+        character, mask = (p.crop((3, 2, p.width - 4, p.height - 9)) for p in (character, mask))
+    character.save(tmp_path / "c.png")
+    mask.save(tmp_path / "m.png")
+    changes = [f"--{name}={tmp_path / file}" for name, file in [
+        ("sd", "sd.ckpt"), ("control", "control.pth"), ("character", "c.png"), ("mask", "m.png")
+    ]]  # fmt: skip
+    assert phase1(official, tmp_path / "o.png", *changes) == 0
+    after, before, inside = Image.open(tmp_path / "o.png"), np.asarray(character), np.asarray(mask) > 0
+    assert (after.mode, after.size) == (mode, character.size)
+    assert np.array_equal(before[~inside], np.asarray(after)[~inside])
+    assert (before[inside] != np.asarray(after)[inside]).any()
+
+
+def test_a_controlnet_of_another_family_is_one_clear_line(official, tmp_path, capsys):
+    unet = UNet(replace(SMALL_UNET, cross_attention_dim=128))
+    ControlNet.from_unet(unet).save(tmp_path / "other.safetensors", layout="compvis")
+    assert phase1(official, tmp_path / "o.png", "--control", str(tmp_path / "other.safetensors")) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "made for another base: its cross_attention_dim is 128, the U-Net's is 64" in error
+
+
+def test_a_device_that_is_not_there_is_one_clear_line(official, tmp_path, capsys):
+    assert phase1(official, tmp_path / "o.png", "--device", "gpu") == 2
+    assert capsys.readouterr().err.strip() == (
+        "minicc: device='gpu' is not on this machine: leave it out, or take cuda, mps or cpu"
+    )
 
 
 def test_variants_are_numbered_and_differ(official, tmp_path):

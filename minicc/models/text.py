@@ -4,7 +4,6 @@ SD 1.x uses CLIP ViT-L/14's tower; SD 2.x OpenCLIP ViT-H's without its last bloc
 In both the context is the output after that LayerNorm.
 """
 
-import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -29,8 +28,3 @@ def encode_text(model: CLIPTextModel, ids: Tensor) -> Tensor:
 def config_of(model: CLIPTextModel) -> TextConfig:
     """The shape of a given text encoder."""
     return TextConfig.from_config(model.config.to_dict())
-
-
-def parameter_count(module: torch.nn.Module) -> int:
-    """Number of parameters."""
-    return sum(p.numel() for p in module.parameters())

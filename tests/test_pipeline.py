@@ -1,0 +1,108 @@
+"""StableDiffusion as one object: pictures to latents and back, text to context, guidance with controls."""
+
+import warnings
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+import minicc
+from minicc.diffusion.guidance import classifier_free_guidance
+from minicc.errors import Error
+from minicc.models.controlnet import ControlNet
+from minicc.models.unet import UNet, UNetConfig
+from minicc.pipeline import Hinted, StableDiffusion
+from minicc.small import UNET, small_controlnet, small_stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def sd() -> StableDiffusion:
+    return small_stable_diffusion()
+
+
+@pytest.fixture
+def inputs(sd, generator):
+    """x, t, the context of a prompt and of none, a hint."""
+    x, hint = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(1, 3, 64, 64, generator=generator)
+    return x, torch.tensor([321, 321]), *(sd.encode_text([p, p]) for p in ("a red dress", "")), hint
+
+
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+@torch.no_grad()
+def test_guidance_at_the_sampler_is_its_equation_with_rescale_as_an_option(sd, inputs, rescale):
+    sd = replace(sd, unet=deepcopy(sd.unet).double())
+    x, t, context, empty = (i.double() if i.is_floating_point() else i for i in inputs[:4])
+    expected = classifier_free_guidance(sd.unet(x, t, context), sd.unet(x, t, empty), 5.0, rescale)
+    torch.testing.assert_close(sd.guided(context, empty, 5.0, rescale=rescale)(x, t), expected, rtol=1e-8, atol=1e-8)
+
+
+@torch.no_grad()
+def test_several_controlnets_each_with_a_strength_for_every_residual(sd, inputs):
+    x, t, context, _, hint = inputs
+    a, b = small_controlnet(sd, seed=1), small_controlnet(sd, seed=2)
+    count = len(a.controlnet_down_blocks) + 1
+    weak, middle = [i / count for i in range(count)], [0.0] * (count - 1) + [1.0]
+    controls = [Hinted.of(a, hint, weak), Hinted.of(b, 1 - hint, middle)]
+    hints = hint.expand(2, -1, -1, -1)
+    by_hand = a(x, t, context, hints) * weak + b(x, t, context, 1 - hints).only_mid()
+    got = sd.guided(context, context, 1.0, controls=controls)(x, t)
+    torch.testing.assert_close(got, sd.unet(x, t, context, control=by_hand), rtol=1e-4, atol=1e-5)
+
+
+def test_a_controlnet_of_another_base_is_refused_before_a_step_is_made(sd, inputs):
+    *_, context, _, hint = inputs
+    other = ControlNet.from_unet(UNet(replace(UNET, cross_attention_dim=128)))
+    with pytest.raises(Error, match="its cross_attention_dim is 128, the U-Net's is 64"):
+        sd.guided(context, context, 1.0, controls=[Hinted.of(other, hint)])
+
+
+def test_latents_are_the_mean_or_with_a_generator_a_sample(sd, generator):
+    picture = Image.linear_gradient("L").convert("RGB").resize((32, 16))
+    mean = sd.encode_image(picture)
+    assert mean.shape == (1, 4, 2, 4)
+    a, b = (sd.encode_image(picture, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, mean)
+    assert sd.decode_image(mean).size == (32, 16)
+    with pytest.raises(Error, match=r"picture is 30×16: pad or crop both sides to multiples of 8"):
+        sd.encode_image(picture.resize((30, 16)))
+
+
+def test_text_to_pictures_of_any_size_by_one_seed(sd):
+    a, b = sd.generate(["a hat", "a hat"], size=(32, 16), steps=2, seed=3)
+    assert a.size == (32, 16)
+    assert a.tobytes() != b.tobytes()
+    assert a.tobytes() == sd.generate(["a hat", "a hat"], size=(32, 16), steps=2, seed=3)[0].tobytes()
+
+
+@pytest.fixture(scope="module")
+def sd2(sd) -> StableDiffusion:
+    """A Stable Diffusion 2 that predicts v."""
+    unet = UNet(
+        UNetConfig(block_out_channels=(64, 64), cross_attention_dim=64, heads=None, use_linear_projection=True)
+    ).eval()
+    return replace(sd, unet=unet, family="sd2", schedule=replace(sd.schedule, prediction="v_prediction"))
+
+
+def test_an_sd2_file_pads_with_0_and_predicts_what_its_header_says(sd2, tmp_path):
+    path = sd2.save(tmp_path / "sd2.safetensors", layout="compvis")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = minicc.load(path, device="cpu")
+    assert loaded.family == "sd2"
+    assert loaded.tokenizer.pad_token_id == 0
+    assert loaded.schedule == sd2.schedule
+    assert loaded.generate(["a hat"], size=16, steps=2)[0].size == (16, 16)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:77"])
+def test_a_device_that_is_not_there_is_an_error_of_ours(device):
+    with pytest.raises(Error, match=f"device='{device}' is not on this machine"):
+        minicc.load("tiny", device=device)
+
+
+def test_the_public_face_is_there():
+    for name in minicc.__all__:
+        assert hasattr(minicc, name)
