@@ -15,6 +15,7 @@ from minicc.cli import main
 from minicc.data.folder import read_folder
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
+from minicc.pipeline import SHIPPED
 from minicc.small import UNET as SMALL_UNET
 from minicc.small import small_controlnet, small_stable_diffusion
 from tests.outfit.test_compose import picture, square
@@ -44,6 +45,19 @@ def test_phase1_goes_the_whole_way_on_official_layouts(official, tmp_path):
     mask = np.asarray(Image.open(official / "mask.png")) > 0
     assert np.array_equal(before[~mask], after[~mask])
     assert (before[mask] != after[mask]).any()
+
+
+def test_the_demo_redresses_a_doll_with_nothing_from_outside_and_says_if_the_models_are_random(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"]) == 0
+    said, written = capsys.readouterr().out, {p.name for p in (tmp_path / "demo").iterdir()}
+    assert {"character.png", "mask.png", "result.png", "demo.png"} <= written
+    before, mask, after = (
+        np.asarray(Image.open(tmp_path / "demo" / f"{n}.png")) for n in ("character", "mask", "result")
+    )
+    assert np.array_equal(before[mask == 0], after[mask == 0])
+    assert (before[mask > 0] != after[mask > 0]).any()
+    assert (SHIPPED / "tiny-phase1").is_dir() or "these are small and random" in said
+    assert "demo.png" in said
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

@@ -42,6 +42,14 @@ def test_the_code_is_clean_to(tool):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_hooks_before_a_commit_are_ruff_and_the_notebook_check():
+    command = [sys.executable, "-m", "pre_commit", "validate-config", str(ROOT / ".pre-commit-config.yaml")]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    (local,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    entries = [hook["entry"] for hook in local["hooks"]]
+    assert entries == ["ruff check --fix", "ruff format", "python tools/check_notebooks.py"]
+
+
 def test_all_places_name_the_same_version():
     version = PROJECT["version"]
     assert str(yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]) == version

@@ -170,6 +170,7 @@ def test_the_dtype_of_x_is_kept(dtype, prediction):
 
 
 def test_below_zero_is_the_end():
+    """Trap 9: Stable Diffusion's last step goes to ᾱ_0 (`alphas_prev[0] = alphas_cumprod[0]`), others' to 1."""
     x_0, noise = normals(2, 2, 3)
     to_one, stable = NoiseSchedule(set_alpha_to_one=True), NoiseSchedule()
     assert torch.equal(to_one.add_noise(x_0, noise, -19), x_0)
@@ -198,7 +199,7 @@ def test_leading_hands_every_level_over_to_the_next_step():
 
 
 def test_thirty_steps_are_thirty_although_compvis_makes_them_thirty_one():
-    """The official DDIM takes 1 + range(0, 1000, 1000 // S): for S = 30 one more than asked, for S = 50 ours."""
+    """Trap 9: the official DDIM takes 1 + range(0, 1000, 1000 // S): for S = 30 one too many, for S = 50 ours."""
     compvis = {steps: [1 + t for t in range(0, 1000, 1000 // steps)][::-1] for steps in (30, 50)}
     ours = {steps: NoiseSchedule().timesteps(steps).tolist() for steps in (30, 50)}
     assert len(compvis[30]) == 31

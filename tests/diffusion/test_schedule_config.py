@@ -1,6 +1,7 @@
 """What a schedule refuses, and diffusers' scheduler_config.json, read and written."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from minicc.diffusion.schedule import PREDICTIONS, NoiseSchedule
 from minicc.errors import Error
 
+CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 KINDS = ("linear", "scaled_linear", "cosine")
 
 
@@ -61,8 +63,8 @@ def test_the_official_config_of_stable_diffusion_is_the_default_schedule():
 
 
 @pytest.mark.parametrize("name", ["sd14", "sd15", "sd15-inpaint", "sd21-base", "sd21-768v"])
-def test_every_official_scheduler_config_is_read(shared, name):
-    config = json.loads((shared / "official/configs" / f"{name}.json").read_text())["scheduler_scheduler_config"]
+def test_every_official_scheduler_config_is_read(name):
+    config = json.loads((CONFIGS / f"{name}.json").read_text())["scheduler_scheduler_config"]
     prediction = "v_prediction" if name == "sd21-768v" else "epsilon"
     assert NoiseSchedule.from_config(config) == NoiseSchedule(prediction=prediction)
 

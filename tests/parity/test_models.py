@@ -66,9 +66,10 @@ def test_the_controlnet_and_the_controlled_unet_equal_diffusers(config):
     assert largest_relative(unet(**i, control=c), eps) < 1e-8
 
 
-def test_the_controlnet_has_the_gradients_that_diffusers_has():
-    control = randomize(ControlNet.from_unet(randomize(UNet(SD1).double()), hint_channels=(4, 8, 8, 12)), seed=2)
-    i = unet_inputs(SD1)
+@pytest.mark.parametrize("config", [SD1, SD2], ids=["SD 1.x", "SD 2.x"])
+def test_the_controlnet_has_the_gradients_that_diffusers_has(config):
+    control = randomize(ControlNet.from_unet(randomize(UNet(config).double()), hint_channels=(4, 8, 8, 12)), seed=2)
+    i = unet_inputs(config)
     hint = torch.rand(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     theirs = reference_of(control)
     c = control(**i, hint=hint)
