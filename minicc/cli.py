@@ -112,6 +112,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
         ("sample-every", int, 500), ("keep", int, 2),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
+    p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
@@ -156,6 +157,9 @@ def add_export(p: argparse.ArgumentParser) -> None:
 def add_bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("--size", choices=["tiny", "full"], default="tiny", help="full: Stable Diffusion 1.5's [tiny]")
     p.add_argument("--rounds", type=int, default=5, help="how often each side is timed, in turns [5]")
+    p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
+    types = ["float32", "bfloat16", "float16"]
+    p.add_argument("--dtype", nargs="+", choices=types, default=types[:2], help="of the U-Net [float32 bfloat16]")
     p.set_defaults(run=run_bench)
 
 
@@ -244,7 +248,7 @@ def run_export(a: argparse.Namespace) -> None:
 def run_bench(a: argparse.Namespace) -> None:
     from minicc.evaluation.bench import bench
 
-    for line in bench(a.size, a.rounds):
+    for line in bench(a.size, a.rounds, a.device, a.dtype):
         print(line, flush=True)
 
 

@@ -19,7 +19,8 @@ def evaluate_stage(a: Namespace) -> None:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
     sd = load(a.sd, device=a.device, prediction=a.prediction)
     stages = {"base": base, "phase1": phase1}
-    figures = {"n": a.n, "seed": a.seed, "steps": a.steps, "guidance": a.guidance} | stages[a.stage](a, sd)
+    asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
+    figures = {**asked, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))
     if "baselines" in figures:
         print("\n".join(table(figures)))

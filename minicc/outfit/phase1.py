@@ -132,18 +132,19 @@ def prepare(
 def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float = 7.5, negative: str = "", eta: float = 0.0,
-    progress: bool = False,
+    progress: bool = False, put_back: bool = True,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
+    put_back: False leaves the known latents out: the whole picture is drawn, and shows how far a hint is followed.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
-    known, inside = known.expand_as(noise), latent_mask(mask, sd.vae.stride).to(known)
+    known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
     context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
     model = sd.guided(context, unprompted, guidance, controls=controls)
-    steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds))
+    steps_left = blended_steps(model, noise, known, inside.to(known), sd.schedule, steps, eta, generators(seeds))
     return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)
 
 

@@ -115,8 +115,9 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
-    shown = [data[i, i] for i in range(min(6, len(data)))]
-    stage = Phase1Stage(sd, control, shown=[sample for sample in shown if sample["mask"].any()])
+    seen = held_out or data
+    shown = [seen[i, i] for i in range(min(6, len(seen)))]
+    stage = Phase1Stage(sd, control, a.drop, shown=[sample for sample in shown if sample["mask"].any()])
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")

@@ -19,7 +19,7 @@ from minicc.models.vae import VAE, Gaussian
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
-from minicc.pipeline import StableDiffusion
+from minicc.pipeline import Hinted, StableDiffusion
 from minicc.training.draws import Draws
 from minicc.training.stage import Stage
 
@@ -69,16 +69,26 @@ class Phase1Stage(Stage):
         return F.mse_loss(self.unet(x_t, t, context, control).float(), target.float())
 
     def sheet(self) -> Image.Image | None:
-        """Characters, what the copy sees of them, and what it makes of their captions: 20 steps, always seed 0."""
+        """Four rows: characters; hints, the mask in magenta; what the copy draws of them from a hint and a caption
+        alone; the same with the known latents put back, pasted. 20 steps, always from the same noise.
+
+        The third row is what `evaluation.phenomena` measures: there the hint is followed, or not yet.
+        """
         if not self.shown:
             return None
-        images = torch.stack([sample["image"] for sample in self.shown])
-        masks = torch.stack([sample["mask"] for sample in self.shown])
-        made = [
-            phase1.generate(self.sd, self.control, to_image(x), m[0].numpy() > 0, sample["caption"], steps=20).image
-            for x, m, sample in zip(images, masks, self.shown, strict=True)
-        ]
-        return grid([images, make_hint(images, masks).clamp(min=0) * 2 - 1, torch.cat([to_tensor(p) for p in made])])
+        images, masks = (torch.stack([sample[name] for sample in self.shown]) for name in ("image", "mask"))
+        captions, hint = [sample["caption"] for sample in self.shown], make_hint(images, masks)
+        free, filled = (
+            phase1.fill(
+                self.sd, images, masks, captions, range(len(images)), [Hinted.of(self.control, hint)],
+                steps=20, guidance=4.0, put_back=put_back,
+            ).cpu()
+            for put_back in (False, True)
+        )  # fmt: skip
+        return grid([images, torch.where(masks > 0.5, MAGENTA, images), free, torch.where(masks > 0.5, filled, images)])
+
+
+MAGENTA = torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
 
 
 def noised(z: Tensor, schedule: Any, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
