@@ -139,13 +139,10 @@ def load_stable_diffusion(
     unet = unet_from(opened["unet"], device, dtype, ema)
     kind = family(opened["unet"].state)
     sd2 = kind.startswith("sd2")
-    found, assumed = find_prediction(path, kind, prediction)
-    if sd2 and found == "v_prediction" and noted(opened["unet"], "unet", dict) is None:
+    schedule, notes = _schedule(path, kind, prediction)
+    if sd2 and schedule["prediction_type"] == "v_prediction" and noted(opened["unet"], "unet", dict) is None:
         unet.config = replace(unet.config, sample_size=96)  # the official 768-v models; no shape tells
-    extra, notes = _account(opened["unet"].state, ema) if path.is_file() else ({}, [])
-    if assumed:
-        warnings.warn(assumed, stacklevel=2)
-        notes = [assumed, *notes]
+    extra, more = _account(opened["unet"].state, ema) if path.is_file() else ({}, [])
     return Parts(
         unet=unet,
         vae=vae if isinstance(vae, VAE) else vae_from(opened["vae"], device, dtype),
@@ -153,9 +150,9 @@ def load_stable_diffusion(
         if isinstance(text_encoder, nn.Module)
         else text_from(opened["text_encoder"], device, dtype, sd2),
         family=kind,
-        scheduler_config=scheduler_config(path, found),
+        scheduler_config=schedule,
         tokenizer_source=path / "tokenizer" if [*path.glob("tokenizer/*.json")] else None,
-        notes=notes,
+        notes=notes + more,
         extra=extra,
     )
 
@@ -227,6 +224,14 @@ def _open_folder(folder: Path, given: dict[str, Any], half: bool) -> dict[str, W
 
 def _open_given(part: str, value: Any) -> dict[str, Weights]:
     return {} if isinstance(value, nn.Module) else {part: open_weights(value, part)}
+
+
+def _schedule(path: Path, kind: str, prediction: str | None) -> tuple[dict[str, Any], list[str]]:
+    """The schedule in diffusers' words, and what had to be assumed about the prediction, if anything: warned about."""
+    found, assumed = find_prediction(path, kind, prediction)
+    if assumed:
+        warnings.warn(assumed, stacklevel=3)
+    return scheduler_config(path, found), [assumed] if assumed else []
 
 
 def _account(state: State, ema: bool) -> tuple[State, list[str]]:
