@@ -1,13 +1,7 @@
-"""minicc beside diffusers on identical weights, in one run: the ratio is the figure, the times show the machine.
-
-Each pair is timed in turns, so that whatever else the machine does falls on both; the median of the rounds counts.
-"""
+"""minicc beside diffusers on identical weights, in one run: the ratio is the figure, the times show the machine."""
 
 import platform
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +12,7 @@ from minicc.data.tensors import to_tensor
 from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
+from minicc.evaluation.compare import HEADER, Row, compare
 from minicc.models.configs import TextConfig, UNetConfig, VAEConfig
 from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import text_encoder
@@ -25,41 +20,8 @@ from minicc.models.tokenizer import load_tokenizer
 from minicc.models.unet import UNet
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import Hinted, StableDiffusion, default_device
 from minicc.training.tiny import UNET, VAE_CONFIG
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison."""
-
-    what: str
-    ours: float  # seconds, median
-    theirs: float
-    goal: float  # the ratio that is to be reached
-
-    @property
-    def ratio(self) -> float:
-        return self.ours / self.theirs
-
-    def __str__(self) -> str:
-        met = "yes" if self.ratio <= self.goal else "NO"
-        return f"| {self.what} | {self.ours:.3f} | {self.theirs:.3f} | {self.ratio:.2f} | ≤ {self.goal:.2f} | {met} |"
-
-
-HEADER = "| | minicc, s | diffusers, s | ratio | goal | met |\n|---|---|---|---|---|---|"
-
-
-def compare(what: str, ours: Callable[[], Any], theirs: Callable[[], Any], goal: float, rounds: int = 5) -> Row:
-    """Time both in turns, `rounds` times each after one round that does not count."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for round_ in range(rounds + 1):
-        for side, run in zip(times, (ours, theirs), strict=True):
-            start = time.perf_counter()
-            run()
-            if round_:
-                side.append(time.perf_counter() - start)
-    return Row(what, statistics.median(times[0]), statistics.median(times[1]), goal)
 
 
 def reference() -> Any:
@@ -79,11 +41,13 @@ def mirror(ours: nn.Module, kind: str, config: dict[str, Any]) -> Any:
     return theirs.requires_grad_(True).to(ours.conv_in.weight.device)  # type: ignore[union-attr]
 
 
-def unet_rows(config: UNetConfig, name: str, dtype: torch.dtype, batch: int, rounds: int) -> Iterator[Row]:
+def unet_rows(
+    config: UNetConfig, name: str, dtype: torch.dtype, device: torch.device, batch: int, rounds: int
+) -> Iterator[Row]:
     """Forward, and forward with backward, of one U-Net."""
-    ours = UNet(config).to(dtype)
+    ours = UNet(config).to(device, dtype)
     theirs = mirror(ours, "UNet2DConditionModel", ours.config.to_config())
-    x, t, context = inputs(config, dtype, batch)
+    x, t, context = inputs(config, dtype, device, batch)
     label = f"{name}, {str(dtype).removeprefix('torch.')}, batch {batch}"
     with torch.no_grad():
         yield compare(
@@ -98,12 +62,20 @@ def unet_rows(config: UNetConfig, name: str, dtype: torch.dtype, batch: int, rou
     )
 
 
-def inputs(config: UNetConfig, dtype: torch.dtype, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    config: UNetConfig, dtype: torch.dtype, device: torch.device, batch: int, side: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random latents, timesteps and context; side: of the latents, the model's own if None."""
     generator = torch.Generator().manual_seed(0)
-    side = config.sample_size
-    x = torch.randn(batch, config.in_channels, side, side, generator=generator).to(dtype)
-    context = torch.randn(batch, 77, config.cross_attention_dim, generator=generator).to(dtype)
-    return x, torch.full((batch,), 500), context
+    side = side or config.sample_size
+    x = torch.randn(batch, config.in_channels, side, side, generator=generator).to(device, dtype)
+    context = torch.randn(batch, 77, config.cross_attention_dim, generator=generator).to(device, dtype)
+    return x, torch.full((batch,), 500, device=device), context
+
+
+def noise(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
+    """Uniform in [0, 1), on the device and in the type of `like`."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)).to(like)
 
 
 def sampling_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: int) -> Row:
@@ -118,8 +90,8 @@ def sampling_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: i
     pipe = d.StableDiffusionControlNetPipeline(**parts, scheduler=scheduler, **extras)
     pipe.set_progress_bar_config(disable=True)
     side, latent = sd.side, sd.unet.config.sample_size
-    hint = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
-    x = torch.randn(1, 4, latent, latent, generator=torch.Generator().manual_seed(0))
+    hint = noise(1, 3, side, side, like=sd.unet.conv_in.weight)
+    x = torch.randn(1, 4, latent, latent, generator=torch.Generator().manual_seed(0)).to(hint)
 
     def ours() -> Any:
         prompt, empty = sd.encode_text(["a red dress"]), sd.encode_text([""])
@@ -149,9 +121,9 @@ def training_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
     The example encodes picture and caption in every step; both do forward, backward and AdamW on the same batch.
     """
     side = sd.side
-    image = torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    image = noise(batch, 3, side, side, like=sd.unet.conv_in.weight) * 2 - 1
     z, context = sd.encode_image(image), sd.encode_text(["a red dress"] * batch)
-    hint, t = (image + 1) / 2, torch.randint(1000, (batch,), generator=torch.Generator().manual_seed(1))
+    hint, t = (image + 1) / 2, torch.full((batch,), 500, device=sd.device)
     ours, copies = ControlNet.from_unet(sd.unet), ControlNet.from_unet(sd.unet)
     optimizer = torch.optim.AdamW(trainable(sd.unet, ours))
     net = mirror(copies, "ControlNetModel", copies.to_config())
@@ -164,27 +136,30 @@ def training_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
         chosen.zero_grad()
 
     def mine() -> None:
-        noise = torch.randn_like(z)
-        x = sd.schedule.add_noise(z, noise, t)
-        step(F.mse_loss(sd.unet(x, t, context, ours(x, t, context, hint)), noise), optimizer)
+        eps = torch.randn_like(z)
+        x = sd.schedule.add_noise(z, eps, t)
+        step(F.mse_loss(sd.unet(x, t, context, ours(x, t, context, hint)), eps), optimizer)
 
     def example() -> None:
         latents = vae.encode(image).latent_dist.sample() * vae.config.scaling_factor
-        noise, text = torch.randn_like(latents), sd.encode_text(["a red dress"] * batch)
-        x = sd.schedule.add_noise(latents, noise, t)
+        eps, text = torch.randn_like(latents), sd.encode_text(["a red dress"] * batch)
+        x = sd.schedule.add_noise(latents, eps, t)
         skips, middle = net(x, t, text, hint, return_dict=False)
         out = unet(x, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
-        step(F.mse_loss(out, noise), their_optimizer)
+        step(F.mse_loss(out, eps), their_optimizer)
 
     return compare(f"phase-1 training step, batch {batch}", mine, example, 0.6, rounds)
 
 
 def overhead_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
-    """Training a ControlNet against fine-tuning the base without one, both ours (the paper's section on training)."""
-    x, t, context = inputs(sd.unet.config, torch.float32, batch)
-    hint = torch.rand(batch, 3, sd.side, sd.side, generator=torch.Generator().manual_seed(0))
+    """Training a ControlNet against fine-tuning the base without one, both ours (the paper's section on training).
+
+    Memory is all that a training holds: weights, gradients, AdamW's two numbers a trained weight, activations.
+    """
+    x, t, context = inputs(sd.unet.config, sd.dtype, sd.device, batch)
+    hint = noise(batch, 3, sd.side, sd.side, like=x)
     control = ControlNet.from_unet(sd.unet)
-    base = UNet(sd.unet.config)
+    base = UNet(sd.unet.config).to(x)
     base.load_state_dict(sd.unet.state_dict())
     trainable(sd.unet, control)
 
@@ -194,22 +169,40 @@ def overhead_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
     def without() -> None:
         base(x, t, context).square().mean().backward()
 
-    return compare(f"ControlNet training over fine-tuning the base, batch {batch}", with_control, without, 1.34, rounds)
+    weights, copy = (sum(p.nbytes for p in module.parameters()) for module in (sd.unet, control))
+    what = f"ControlNet training over fine-tuning the base, batch {batch}"
+    return compare(what, with_control, without, 1.34, rounds, memory_goal=1.23, held=(weights + 4 * copy, 4 * weights))
 
 
-def bench(size: str = "tiny", rounds: int = 5) -> Iterator[str]:
-    """The whole table, line by line, the machine first. size: "tiny", or "full" for Stable Diffusion 1.5's."""
-    sd = random_stable_diffusion(size)
-    control = ControlNet.from_unet(sd.unet)
-    batch, dtypes = (8, (torch.float32, torch.bfloat16)) if size == "tiny" else (1, (torch.float32,))
-    threads = f"{torch.get_num_threads()} threads"
-    yield f"torch {torch.__version__}, {platform.processor() or platform.machine()}, {threads}; median of {rounds}\n"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def bench(
+    size: str = "tiny", rounds: int = 5, device: str | None = None, dtypes: Sequence[str] = ("float32", "bfloat16")
+) -> Iterator[str]:
+    """The whole table, line by line, the machine first. size: "tiny", or "full" for Stable Diffusion 1.5's.
+
+    dtypes: of the U-Net's rows; the others are computed in the first of them.
+    """
+    place = torch.device(device) if device else default_device()
+    sd = random_stable_diffusion(size).to(place, DTYPES[dtypes[0]])
+    batch = 8 if size == "tiny" else 1
+    yield f"{machine(place)}; median of {rounds}\n"
     yield HEADER
     for dtype in dtypes:
-        yield from map(str, unet_rows(sd.unet.config, size, dtype, batch, rounds))
-    yield str(sampling_row(sd, control, 50 if size == "tiny" else 5, rounds))
+        yield from map(str, unet_rows(sd.unet.config, size, DTYPES[dtype], place, batch, rounds))
+    slow = size == "full" and place.type == "cpu"
+    yield str(sampling_row(sd, ControlNet.from_unet(sd.unet), 5 if slow else 50, rounds))
     yield str(training_row(sd, batch, rounds))
     yield str(overhead_row(sd, batch, rounds))
+
+
+def machine(device: torch.device) -> str:
+    """What the figures were measured on."""
+    if device.type == "cuda":
+        return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
+    kind = platform.processor() or platform.machine()
+    return f"torch {torch.__version__}, {device.type} ({kind}), {torch.get_num_threads()} threads"
 
 
 def random_stable_diffusion(size: str) -> StableDiffusion:

@@ -1,47 +1,25 @@
-"""The loop: it learns, resumes exactly, stops at nonsense, and two processes are one."""
+"""The loop: it learns, shows what it does, and two processes are one."""
 
 import csv
-import math
 import os
-import signal
+import re
 import subprocess
 import sys
-import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image
 
-from minicc.errors import Error
 from minicc.training import checkpoint
 from minicc.training.draws import Draws, Order
-from minicc.training.loop import learning_rate, train
+from minicc.training.loop import HELD_OUT, learning_rate, train
+from tests.training.runs import assert_same_run, final, losses
 from tests.training.toy import Rows, ToyStage, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def losses(out: Path) -> list[float]:
-    with (out / "curves.csv").open() as file:
-        return [float(row["loss"]) for row in csv.DictReader(file)]
-
-
-def final(out: Path) -> dict[str, torch.Tensor]:
-    return load_file(checkpoint.checkpoints(out)[-1])
-
-
-def assert_same_run(a: Path, b: Path) -> None:
-    """Bit-identical weights, averages and optimizer, and the same loss at every step."""
-    one, other = final(a), final(b)
-    assert one.keys() == other.keys()
-    assert [k for k in one if not torch.equal(one[k], other[k])] == []
-    assert losses(a) == losses(b)
-
-
-def command(out: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "tests.training.toy", str(out), *options]
 
 
 def test_the_loss_falls(tmp_path):
@@ -56,116 +34,84 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-@pytest.mark.parametrize("stop", [5, 17])
-def test_a_run_in_two_parts_ends_as_a_run_in_one(tmp_path, stop):
-    train(ToyStage(), Rows(), toy_config(tmp_path / "one"))
-    with pytest.raises(Stopped):
-        train(ToyStage(), StopsAt(stop), toy_config(tmp_path / "two"))
-    train(ToyStage(), Rows(), toy_config(tmp_path / "two"))
-    assert_same_run(tmp_path / "one", tmp_path / "two")
+def test_the_validation_loss_is_the_averages_on_the_same_draws_and_changes_nothing(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "with", save_every=10), held_out=Rows(9))
+    train(ToyStage(), Rows(), toy_config(tmp_path / "without", save_every=10))
+    assert_same_run(tmp_path / "with", tmp_path / "without")
+    with (tmp_path / "with" / "valid.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [10, 20, 30, 40]
+    saved = checkpoint.checkpoints(tmp_path / "with")[-1]
+    stage = ToyStage()
+    stage.net.load_state_dict({k: final(tmp_path / "with")[f"ema.{k}"] for k in stage.net.state_dict()})
+    batches = Order(9, 4, 0, 0, 9)
+    expected = []
+    for i, keys in enumerate(batches):
+        x = torch.stack([Rows(9)[key]["x"] for key in keys])
+        expected.append(stage({"x": x}, Draws.at(0, HELD_OUT + i)).item())
+    assert checkpoint.validation_loss(saved) == pytest.approx(np.mean(expected), rel=1e-6)
+    assert float(rows[-1]["valid"]) == checkpoint.validation_loss(saved)
 
 
-class Stopped(Exception):
-    pass
+def test_tensorboard_gets_every_number_and_picture_if_it_is_installed(tmp_path, monkeypatch):
+    seen: list[tuple] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: Path, purge_step: int) -> None:
+            seen.append(("open", folder.name, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            seen.append((name, step))
+
+        def add_image(self, name: str, pixels: np.ndarray, step: int, dataformats: str) -> None:
+            seen.append((name, step, pixels.shape, dataformats))
+
+        def close(self) -> None:
+            seen.append(("close",))
+
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+
+    class Shows(ToyStage):
+        def sheet(self) -> Image.Image:
+            return Image.new("RGBA", (6, 4))
+
+    train(Shows(), Rows(), toy_config(tmp_path, steps=5), held_out=Rows(9))
+    assert seen[0] == ("open", "tensorboard", 1)
+    assert [entry for entry in seen if entry[0] == "loss"] == [("loss", step) for step in range(1, 6)]
+    assert ("valid", 5) in seen
+    assert ("sheet", 5, (4, 6, 3), "HWC") in seen
+    assert seen[-1] == ("close",)
 
 
-class StopsAt(Rows):
-    """Data that breaks off in the middle of a step."""
-
-    def __init__(self, step: int):
-        super().__init__()
-        self.last = 4 * step + 2
-
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        if key[1] >= self.last:
-            raise Stopped
-        return super().__getitem__(key)
+def test_the_progress_bar_shows_loss_speed_time_left_and_memory(tmp_path, capsys):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+    bar = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(r"5/5 \[\d\d:\d\d<\d\d:\d\d, .*( steps/s|s/ steps), loss=\d.*, memory=\d.* GB\]", bar), bar
 
 
-def killed_at_random(out: Path, kills: int, seed: int, steps: int) -> int:
-    """Run, kill with SIGKILL after a random time, again …; then to the end. Returns the kills that hit a live run."""
-    random, hits = np.random.default_rng(seed), 0
-    for _ in range(kills):
-        process = subprocess.Popen(command(out, f"steps={steps}"), cwd=ROOT, stderr=subprocess.DEVNULL)
-        wait_for_progress(out, process)
-        time.sleep(random.uniform(0, 0.4))
-        hits += process.poll() is None
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command(out, f"steps={steps}"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-    return hits
+def test_compile_asks_for_the_heavy_modules_and_leaves_their_names(tmp_path, monkeypatch):
+    """With a backend that compiles nothing; the slow test does it in earnest."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    stage = ToyStage()
+    train(stage, Rows(), toy_config(tmp_path, steps=5, compile=True))
+    assert compiled == [stage.net]
 
 
-def wait_for_progress(out: Path, process: subprocess.Popen) -> None:
-    """Until the run has written a checkpoint newer than it found."""
-    before = set(checkpoint.checkpoints(out))
-    while process.poll() is None and set(checkpoint.checkpoints(out)) == before:
-        time.sleep(0.01)
+@pytest.mark.slow
+def test_a_compiled_run_has_the_losses_of_a_plain_one_and_the_same_checkpoint_keys(tmp_path):
+    for name, compile_ in (("plain", False), ("compiled", True)):
+        train(ToyStage(), Rows(), toy_config(tmp_path / name, compile=compile_))
+    assert final(tmp_path / "plain").keys() == final(tmp_path / "compiled").keys()
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path, kills):
-    steps = 500 * kills
-    subprocess.run(command(tmp_path / "whole", f"steps={steps}"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
-    hits = killed_at_random(tmp_path / "killed", kills, seed=kills, steps=steps)
-    assert hits >= kills / 2
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
-
-
-def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(tmp_path):
-    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"))
-    train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
-    newest = checkpoint.checkpoints(tmp_path / "cut")[-1]
-    newest.write_bytes(newest.read_bytes()[:-100])
-    with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
-        train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
-    assert_same_run(tmp_path / "whole", tmp_path / "cut")
-
-
-def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_path):
-    train(ToyStage(), Rows(), toy_config(tmp_path, keep=2))
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == [
-        "step-00000035.safetensors",
-        "step-00000040.safetensors",
-    ]
-    assert list(tmp_path.glob("*.tmp")) == []
-
-
-def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
-
-    def full(*_args: object, **_options: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(Error, match="No space left on device"):
-        checkpoint.save(tmp_path, 2, {"x": torch.ones(3)}, {})
-    step, tensors, _ = checkpoint.latest(tmp_path)
-    assert step == 1
-    assert torch.equal(tensors["x"], torch.ones(3))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_read_only_folder_is_an_error_that_names_it(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(Error, match="could not be written"):
-        checkpoint.save(tmp_path / "run", 1, {"x": torch.ones(3)}, {})
-
-
-def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoint(tmp_path):
-    with pytest.raises(Error, match=r"loss is nan at step \d+; batch: .*row 3.*step-\d+\.safetensors") as stopped:
-        train(ToyStage(), Rows(200, broken=3), toy_config(tmp_path, steps=200, save_every=1))
-    assert math.isfinite(losses(tmp_path)[-1] if losses(tmp_path) else 0.0)
-    assert "Lower the learning rate" in str(stopped.value)
-
-
-def test_running_out_of_memory_names_the_three_options_that_help(tmp_path):
-    class Hungry(ToyStage):
-        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    with pytest.raises(Error, match=r"at step 0: .*--recompute.*--batch.*--accumulate.*--precision"):
-        train(Hungry(), Rows(), toy_config(tmp_path))
+def test_channels_last_changes_nothing_but_the_order_of_sums(tmp_path):
+    for name, channels_last in (("plain", False), ("last", True)):
+        train(ToyStage(), Rows(), toy_config(tmp_path / name, channels_last=channels_last))
+    assert losses(tmp_path / "last") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
 def test_accumulation_of_two_halves_equals_one_batch(tmp_path):

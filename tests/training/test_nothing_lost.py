@@ -1,0 +1,305 @@
+"""Killed, cut short, out of disk, of memory or of numbers: a run resumes exactly, or says what happened."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from minicc.errors import Error
+from minicc.training import checkpoint
+from minicc.training.draws import Draws
+from minicc.training.loop import train
+from tests.training.runs import assert_same_run, losses
+from tests.training.toy import Rows, ToyStage, toy_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "tests.training.toy", str(out), *options]
+
+
+@pytest.mark.parametrize("stop", [5, 17])
+def test_a_run_in_two_parts_ends_as_a_run_in_one(tmp_path, stop):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "one"))
+    with pytest.raises(Stopped):
+        train(ToyStage(), StopsAt(stop), toy_config(tmp_path / "two"))
+    train(ToyStage(), Rows(), toy_config(tmp_path / "two"))
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+class Stopped(Exception):
+    pass
+
+
+class StopsAt(Rows):
+    """Data that breaks off in the middle of a step."""
+
+    def __init__(self, step: int):
+        super().__init__()
+        self.last = 4 * step + 2
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        if key[1] >= self.last:
+            raise Stopped
+        return super().__getitem__(key)
+
+
+def killed_at_random(out: Path, kills: int, seed: int, steps: int) -> int:
+    """Run, kill with SIGKILL after a random time, again …; then to the end. Returns the kills that hit a live run."""
+    random, hits = np.random.default_rng(seed), 0
+    for _ in range(kills):
+        process = subprocess.Popen(command(out, f"steps={steps}", "save_every=25"), cwd=ROOT, stderr=subprocess.DEVNULL)
+        wait_for_progress(out, process)
+        time.sleep(random.uniform(0, 0.4))
+        hits += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command(out, f"steps={steps}", "save_every=25"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    return hits
+
+
+def wait_for_progress(out: Path, process: subprocess.Popen) -> None:
+    """Until the run has written a checkpoint newer than it found."""
+    before = set(checkpoint.checkpoints(out))
+    while process.poll() is None and set(checkpoint.checkpoints(out)) == before:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path, kills):
+    steps = 500 * kills
+    subprocess.run(
+        command(tmp_path / "whole", f"steps={steps}", "save_every=25"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+    )
+    hits = killed_at_random(tmp_path / "killed", kills, seed=kills, steps=steps)
+    assert hits >= kills / 2
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_checkpoint_cut_short_is_passed_over_for_the_one_before(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"))
+    train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
+    newest = checkpoint.checkpoints(tmp_path / "cut")[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=f"{newest.name} is damaged"):
+        train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, keep=2))
+    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == [
+        "step-00000035.safetensors",
+        "step-00000040.safetensors",
+    ]
+    assert list(tmp_path.glob("*.tmp")) == []
+
+
+def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
+
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(Error, match="No space left on device"):
+        checkpoint.save(tmp_path, 2, {"x": torch.ones(3)}, {})
+    step, tensors, _ = checkpoint.latest(tmp_path)
+    assert step == 1
+    assert torch.equal(tensors["x"], torch.ones(3))
+
+
+@contextmanager
+def without_the_power_to_write(folder: Path) -> Iterator[None]:
+    """A read-only folder, and where the tests run as root, which writes anywhere, another user for as long."""
+    root = os.geteuid() == 0
+    folder.chmod(0o555)
+    if root:
+        os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can reach; pytest's own are closed to others."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_read_only_folder_is_an_error_that_names_it_and_stays_as_it_was(open_folder):
+    checkpoint.save(open_folder, 1, {"x": torch.ones(3)}, {})
+    for start in (
+        lambda: train(ToyStage(), Rows(), toy_config(open_folder / "run")),
+        lambda: checkpoint.save(open_folder, 2, {"x": torch.ones(3)}, {}),
+    ):
+        with (
+            without_the_power_to_write(open_folder),
+            pytest.raises(Error, match=r"could not be written.*denied.*--out"),
+        ):
+            start()
+    assert [path.name for path in open_folder.iterdir()] == ["step-00000001.safetensors"]
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_run_stops_it_and_it_goes_on_from_the_last_good_one(
+    tmp_path, monkeypatch
+):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_file", full_after(3))
+        with pytest.raises(Error, match=r"step-00000020\.safetensors could not be written.*No space left"):
+            train(ToyStage(), Rows(), toy_config(tmp_path / "full"))
+    assert checkpoint.latest(tmp_path / "full")[0] == 15
+    train(ToyStage(), Rows(), toy_config(tmp_path / "full"))
+    assert_same_run(tmp_path / "whole", tmp_path / "full")
+
+
+def full_after(writes: int) -> Callable[..., None]:
+    """A save_file for a disk with room for so many files; the next is cut short."""
+    left = [writes]
+
+    def write(tensors: dict, path: Path, **options: object) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save_file(tensors, path, **options)
+
+    return write
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last_ones(tmp_path):
+    for step, valid in enumerate([0.9, 0.2, 0.5, 0.4, 0.3], start=1):
+        checkpoint.save(tmp_path, step, {"x": torch.ones(3)}, {"valid": valid}, keep=2)
+    assert [int(path.stem[-1]) for path in checkpoint.checkpoints(tmp_path)] == [2, 4, 5]
+    assert checkpoint.best(tmp_path) == tmp_path / "step-00000002.safetensors"
+    assert checkpoint.latest(tmp_path)[0] == 5
+
+
+def test_a_damaged_checkpoint_is_not_the_best_and_without_validation_there_is_none(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
+    assert checkpoint.best(tmp_path) is None
+    checkpoint.save(tmp_path, 2, {"x": torch.ones(3)}, {"valid": 0.1})
+    path = checkpoint.save(tmp_path, 3, {"x": torch.ones(3)}, {"valid": 0.0})
+    path.write_bytes(path.read_bytes()[:40])
+    assert checkpoint.best(tmp_path).stem == "step-00000002"
+
+
+def test_the_checkpoints_of_another_run_are_refused(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+
+    class Wider(ToyStage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Linear(8, 8)
+
+    class Frozen(ToyStage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[0].requires_grad_(False)
+
+    for other in (Wider, Frozen):
+        with pytest.raises(Error, match=r"holds checkpoints of another run.*choose another --out"):
+            train(other(), Rows(), toy_config(tmp_path, steps=10))
+
+
+def test_a_checkpoint_written_before_validation_existed_is_resumed(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"), held_out=Rows(9))
+    with pytest.raises(Stopped):
+        train(ToyStage(), StopsAt(17), toy_config(tmp_path / "old"))
+    (tmp_path / "old" / "valid.csv").unlink()
+    train(ToyStage(), Rows(), toy_config(tmp_path / "old"), held_out=Rows(9))
+    assert_same_run(tmp_path / "whole", tmp_path / "old")
+
+
+def test_half_precisions_resume_exactly(tmp_path):
+    """On the CPU, where fp16 has no loss scale; tests/gpu has the one that does."""
+    for precision in ("bf16", "fp16"):
+        train(ToyStage(), Rows(), toy_config(tmp_path / precision, precision=precision))
+        with pytest.raises(Stopped):
+            train(ToyStage(), StopsAt(17), toy_config(tmp_path / f"{precision}-two", precision=precision))
+        train(ToyStage(), Rows(), toy_config(tmp_path / f"{precision}-two", precision=precision))
+        assert_same_run(tmp_path / precision, tmp_path / f"{precision}-two")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"batch": -1}, "batch is -1"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"ema": 1.0}, "ema is 1.0: expected a decay below 1"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"decay": "linear"}, "decay is 'linear'"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused_before_anything_is_written(tmp_path, changes, words):
+    with pytest.raises(Error, match=words):
+        toy_config(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gradient_that_is_not_a_number_stops_the_run_before_it_reaches_the_weights(tmp_path):
+    class Steep(ToyStage):
+        """A finite loss whose gradient is infinite: √x at 0."""
+
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            return super().forward(batch, draws) + (0 * self.net[0].weight).sum().sqrt()
+
+    stage = Steep()
+    before = {k: v.clone() for k, v in stage.state_dict().items()}
+    with pytest.raises(Error, match=r"gradient norm is nan at step 0; batch: row \d+, .*no checkpoint yet"):
+        train(stage, Rows(), toy_config(tmp_path))
+    assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoint(tmp_path):
+    with pytest.raises(Error, match=r"loss is nan at step \d+; batch: .*row 3.*step-\d+\.safetensors") as stopped:
+        train(ToyStage(), Rows(200, broken=3), toy_config(tmp_path, steps=200, save_every=1))
+    assert math.isfinite(losses(tmp_path)[-1] if losses(tmp_path) else 0.0)
+    assert "Lower the learning rate" in str(stopped.value)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried 9 GB"),
+        MemoryError(),
+    ],
+    ids=["CUDA", "MPS", "CPU", "Python"],
+)
+def test_running_out_of_memory_names_the_three_options_that_help(tmp_path, problem):
+    class Hungry(ToyStage):
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            raise problem
+
+    with pytest.raises(Error, match=r"at step 0: .*--recompute.*--batch.*--accumulate.*--precision"):
+        train(Hungry(), Rows(), toy_config(tmp_path))
+
+
+def test_another_error_in_a_step_is_not_taken_for_want_of_memory(tmp_path):
+    class Broken(ToyStage):
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        train(Broken(), Rows(), toy_config(tmp_path))
