@@ -4,6 +4,7 @@ encode(x, temb, context) → middle activation and skips      (what a ControlNet
 decode(h, skips, temb, context) → ε (or v)                   (what stays locked)
 """
 
+from collections.abc import Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -140,10 +141,16 @@ class UNet(EncoderHalf):
 
     def decode(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Context) -> Tensor:
         """From the middle activation and the skips to the prediction, (B, out_channels, H, W)."""
+        for finer in self.decoder_levels(h, skips, temb, context):
+            h = finer
+        return self.conv_out(F.silu(self.conv_norm_out(h)))
+
+    def decoder_levels(self, h: Tensor, skips: list[Tensor], temb: Tensor, context: Context) -> Iterator[Tensor]:
+        """What each level of the decoder hands on, coarse to fine: what a head can read (see outfit/clothing.py)."""
         skips = list(skips)
         for block in self.up_blocks:
             h = block(h, skips, temb, context, self.recompute)
-        return self.conv_out(F.silu(self.conv_norm_out(h)))
+            yield h
 
     def forward(self, x: Tensor, t: Tensor, context: Context, control: "Control | None" = None) -> Tensor:
         """x: (B, in_channels, H, W), any H and W; t: (B,); context: (B, L, cross_attention_dim).

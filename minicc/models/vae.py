@@ -4,6 +4,7 @@ A KL-regularised VAE (Kingma & Welling 2013, arXiv 1312.6114; Rombach et al. 202
 the encoder gives mean and log variance of a Gaussian over latents, the decoder a picture.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +56,16 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(resblock(config, width, out_channels) for width in widths)
 
     def forward(self, h: Tensor, recompute: bool) -> Tensor:
+        return self.resize(self.residual(h, recompute))
+
+    def residual(self, h: Tensor, recompute: bool) -> Tensor:
+        """The residual blocks alone."""
         for resnet in self.resnets:
             h = run(resnet, h, recompute=recompute)
+        return h
+
+    def resize(self, h: Tensor) -> Tensor:
+        """To the next level's side."""
         for resize in [*getattr(self, "downsamplers", ()), *getattr(self, "upsamplers", ())]:
             h = resize(h)
         return h
@@ -94,11 +103,18 @@ class Encoder(nn.Module):
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[-1], eps=EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
-    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+    def levels(self, x: Tensor, recompute: bool = False) -> Iterator[Tensor]:
+        """What each level makes of x (B, 3, H, W), fine to coarse, before it halves the side; last the middle block."""
         h = self.conv_in(x)
         for level in self.down_blocks:
-            h = level(h, recompute)
-        h = self.mid_block(h, recompute)
+            h = level.residual(h, recompute)
+            yield h
+            h = level.resize(h)
+        yield self.mid_block(h, recompute)
+
+    def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
+        for level in self.levels(x, recompute):
+            h = level
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
 

@@ -1,0 +1,171 @@
+"""Finding the clothes: a light head reads, pixel by pixel, what the locked models already know.
+
+Label-efficient segmentation with diffusion models (Baranchuk et al. 2021, arXiv 2112.03126): the activations of a U-Net
+on a slightly noisy picture tell parts of things apart, so a few labelled pictures are enough. Edges come from the VAE's
+encoder, whose first level is as fine as the picture. It works the same on any Stable Diffusion.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from minicc.data.samples import CLASSES, CLOTHES
+from minicc.errors import Error
+from minicc.outfit.compose import window
+from minicc.pipeline import SHIPPED, StableDiffusion
+
+T = 50  # timestep at which the U-Net looks: the least noise of the paper's 50, 150, 250
+
+
+@torch.no_grad()
+def features(sd: StableDiffusion, images: Tensor, t: int = T) -> list[Tensor]:
+    """What the locked models see in pictures, the finest map first: the VAE encoder's levels, the U-Net decoder's.
+
+    images: (B, 3, H, W) in [-1, 1], sides multiples of the stride. t: the timestep; the noise is always the same, the
+    sentence empty. Returns maps (B, C, h, w) of several sizes.
+    """
+    images = images.to(sd.device, sd.dtype)
+    z = sd.encode_image(images)  # (B, 4, h, w)
+    x_t = sd.schedule.add_noise(z, same_noise(z), t)
+    temb = sd.unet.embed_time(torch.full((len(z),), t, device=z.device))
+    context = sd.encode_text([""]).expand(len(z), -1, -1)
+    h, skips = sd.unet.encode(x_t, temb, context)
+    return [*sd.vae.encoder.levels(images), *sd.unet.decoder_levels(h, skips, temb, context)]
+
+
+def same_noise(z: Tensor) -> Tensor:
+    """Noise of one seed, the same for every picture: (1, 4, h, w)."""
+    return torch.randn((1, *z.shape[1:]), generator=torch.Generator().manual_seed(0)).to(z)
+
+
+class Head(nn.Module):
+    """Maps of several sizes → logits for each pixel: every map by its own 1×1 convolution, enlarged, added up, read.
+
+    A 1×1 convolution and enlarging commute, so the narrow result is enlarged and not the wide map.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int = 48, classes: int = len(CLASSES)):
+        """channels: of the maps. width: between the layers."""
+        super().__init__()
+        self.narrow = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
+        self.read = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, classes, 1))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """maps: (B, C_i, h_i, w_i), the finest first. Returns (B, classes, h_0, w_0)."""
+        size = maps[0].shape[-2:]
+        small = (conv(m) for conv, m in zip(self.narrow, maps, strict=True))
+        return self.read(torch.stack([F.interpolate(m, size, mode="bilinear") for m in small]).sum(0))
+
+
+@dataclass(frozen=True)
+class Clothes:
+    """What was found in a picture; all of the picture's height and width."""
+
+    probabilities: np.ndarray  # (len(CLASSES), H, W) float32, the ensemble's mean
+    uncertainty: np.ndarray  # (H, W) float32 in [0, 1]: the entropy of that mean over its largest value
+
+    @property
+    def index(self) -> np.ndarray:
+        """(H, W) uint8: the likeliest of CLASSES."""
+        return self.probabilities.argmax(0).astype(np.uint8)
+
+    def layer(self, *classes: str) -> np.ndarray:
+        """(H, W) bool: where the named classes are; without names, all clothes. Raises Error for an unknown name."""
+        if unknown := sorted(set(classes) - set(CLASSES)):
+            raise Error(f"there is no class {unknown[0]!r}; expected some of {', '.join(CLASSES)}")
+        wanted = [CLASSES.index(name) for name in classes] or list(CLOTHES)
+        return np.isin(self.index, wanted)
+
+    def uncertainty_picture(self) -> Image.Image:
+        """White where the heads do not know."""
+        return Image.fromarray((255 * self.uncertainty).round().astype(np.uint8))
+
+
+class ClothingDetector(nn.Module):
+    """Several heads over the features of one Stable Diffusion; each began and learned differently, their mean decides.
+
+    The features are brought to mean 0 and deviation 1, channel by channel, by numbers measured before the training.
+    """
+
+    def __init__(self, channels: Sequence[int], heads: int = 5, width: int = 48, t: int = T):
+        """channels: of the maps that `features` gives. t: the timestep at which it looks."""
+        super().__init__()
+        self.channels, self.width, self.t = tuple(channels), width, t
+        self.heads = nn.ModuleList(Head(channels, width) for _ in range(heads))
+        self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
+
+    def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Maps as the heads read them."""
+        numbers = zip(maps, self.mean, self.deviation, strict=True)
+        return [((m.float() - mean) / deviation) for m, mean, deviation in numbers]
+
+    @torch.no_grad()
+    def measure(self, maps: Sequence[Tensor]) -> None:
+        """Take means and deviations from the maps of some pictures."""
+        for m, mean, deviation in zip(maps, self.mean, self.deviation, strict=True):
+            mean.copy_(m.mean((0, 2, 3), keepdim=True)[0])
+            deviation.copy_(m.std((0, 2, 3), keepdim=True)[0].clamp(min=1e-4))
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Logits of every head: (heads, B, classes, H, W)."""
+        maps = self.standardised(maps)
+        return torch.stack([head(maps) for head in self.heads])
+
+    @torch.no_grad()
+    def find(self, sd: StableDiffusion, image: Image.Image) -> Clothes:
+        """Where the clothes are in a picture of any size and mode.
+
+        The picture is looked at whole, its longer side scaled to what the models were trained on.
+        Raises Error if the detector was trained on the features of other models.
+        """
+        whole = np.ones(image.size[::-1], bool)
+        place = window(whole, sd.vae.stride, margin=0, max_side=sd.side)
+        maps = features(sd, place.take(image), self.t)
+        if tuple(m.shape[1] for m in maps) != self.channels:
+            raise Error(f"this detector does not read {sd.name}: train one for it with minicc train detector --sd …")
+        p = self(maps).softmax(2).mean(0)[..., : place.size[1], : place.size[0]]  # (1, classes, h, w)
+        p = F.interpolate(p, image.size[::-1], mode="bilinear")[0]
+        entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
+        return Clothes(p.numpy(), entropy.numpy())
+
+    def save(self, folder: str | Path) -> Path:
+        """To model.safetensors in the folder, in half precision."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
+        config = {"channels": self.channels, "heads": len(self.heads), "width": self.width, "t": self.t}
+        save_file(state, folder / "model.safetensors", {"format": "pt", "config": json.dumps(config)})
+        return folder
+
+    @classmethod
+    def load(cls, source: str | Path) -> "ClothingDetector":
+        """The shipped detector ("tiny"), or a folder that `minicc train detector` saved. Raises Error if it is none."""
+        folder = SHIPPED / "tiny-detector" if str(source) == "tiny" else Path(source)
+        file = folder / "model.safetensors"
+        try:
+            with safe_open(file, framework="pt") as opened:
+                detector = cls(**json.loads(opened.metadata()["config"]))
+                state = {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (not a dict)
+            detector.load_state_dict(state)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as problem:
+            raise Error(
+                f"{file} is no clothing detector ({problem}); train one with: minicc train detector"
+            ) from problem
+        return detector.eval().requires_grad_(False)
+
+
+def zeros(channels: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(channels, 1, 1), requires_grad=False)
+
+
+def ones(channels: int) -> nn.Parameter:
+    return nn.Parameter(torch.ones(channels, 1, 1), requires_grad=False)
