@@ -1,4 +1,4 @@
-"""The command line: minicc demo | phase1 | train | evaluate | dolls | export | bench."""
+"""The command line: minicc demo | phase1 | detect | train | evaluate | dolls | export | bench."""
 
 import argparse
 import math
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_demo(commands.add_parser("demo", help="dress a paper doll; a minute, nothing to download"))
     add_phase1(commands.add_parser("phase1", help="character + painted mask + sentence → the character redressed"))
+    add_detect(commands.add_parser("detect", help="where the clothes are in a picture, as a mask"))
     add_train(commands.add_parser("train", help="train a stage; resumes from its newest checkpoint"))
     add_evaluate(commands.add_parser("evaluate", help="measure a shipped or trained stage on dolls it has never seen"))
     add_dolls(commands.add_parser("dolls", help="draw paper dolls: a contact sheet, or a folder to train on"))
@@ -94,8 +95,20 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run_phase1)
 
 
+def add_detect(p: argparse.ArgumentParser) -> None:
+    add_models(p)
+    p.add_argument("--detector", default="tiny", help="folder of a detector, or the shipped one's name [tiny]")
+    p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
+    p.add_argument("--classes", nargs="+", default=[], help="top bottom dress shoes accessory [all of these]")
+    p.add_argument("--grow", type=int, default=0, help="pixels outward, below 0 inward [0]")
+    p.add_argument("--parts", action="store_true", help="write all classes as a palette picture")
+    p.add_argument("--uncertainty", type=Path, help="also write how unsure the detector is, white where it is")
+    p.add_argument("--out", type=Path, required=True)
+    p.set_defaults(run=run_detect)
+
+
 def add_train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["reader", "vae", "base", "phase1"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector"])
     add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
@@ -124,8 +137,9 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["base", "phase1"])
+    p.add_argument("stage", choices=["base", "phase1", "detector"])
     add_models(p)
+    p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
     p.add_argument("--control", default="tiny-phase1", help="phase1: file, folder or shipped name [tiny-phase1]")
     p.add_argument("--data", type=Path, help="phase1: measure on characters of this folder, in two outfits each")
     p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
@@ -209,6 +223,16 @@ def numbered(path: Path, count: int) -> list[Path]:
     if count < 1:
         raise Error(f"--variants {count}: expected 1 or more")
     return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
+
+
+def run_detect(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_picture
+    from minicc.outfit.clothing import ClothingDetector
+    from minicc.outfit.detect import detect
+
+    image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
 
 
 def run_train(a: argparse.Namespace) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from minicc.errors import Error
 from minicc.evaluation.art import evaluate_art
 from minicc.evaluation.base import evaluate_base
+from minicc.evaluation.detector import evaluate_detector
 from minicc.evaluation.goals import Figures, table, write_json
 from minicc.evaluation.phase1 import evaluate_phase1
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.models.controlnet import ControlNet
+from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
 
 
@@ -18,7 +20,7 @@ def evaluate_stage(a: Namespace) -> None:
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
     sd = load(a.sd, device=a.device, prediction=a.prediction)
-    stages = {"base": base, "phase1": phase1}
+    stages = {"base": base, "phase1": phase1, "detector": detector}
     asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
     figures = {**asked, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))
@@ -38,6 +40,10 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
     if a.data:
         return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
     return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance)
+
+
+def detector(a: Namespace, sd: StableDiffusion) -> Figures:
+    return evaluate_detector(sd, ClothingDetector.load(a.detector), a.n, a.seed)
 
 
 def reader_of(a: Namespace) -> AttributeReader:

@@ -13,9 +13,11 @@ from minicc.evaluation.reader import AttributeReader
 from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
+from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import StableDiffusion, load
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
+from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
 from minicc.training.dolls_cache import draw_dolls, draw_others, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
@@ -40,7 +42,9 @@ def train_stage(a: Namespace) -> Path:
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
-    stages = {"reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1}
+    stages = {
+        "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1, "detector": train_detector
+    }  # fmt: skip
     return stages[a.stage](a, config)
 
 
@@ -149,6 +153,23 @@ def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     context = contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
     return Painted(pictures, latents, context, a.seed)
+
+
+def train_detector(a: Namespace, config: TrainConfig) -> Path:
+    """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
+    sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
+    if a.data:
+        data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side), a.seed)
+    else:
+        data = Parts(draw_dolls(a.cache, "train", a.dolls, a.size or sd.side), a.seed)
+    first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])  # type: ignore[arg-type]
+    maps = features(sd, first)
+    detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps]), config.seed)
+    detector.measure(maps)
+    stage = DetectorStage(sd, detector, parts=not a.data)
+    announce(stage, data, config)
+    train(stage, data, config)
+    return detector.save(a.out / "detector")
 
 
 def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:

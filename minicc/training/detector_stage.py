@@ -1,18 +1,24 @@
 """The stage that trains the clothing detector."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from minicc.data.samples import CLASSES, CLOTHES
+from minicc.data.folder import PictureFolder, square
+from minicc.data.samples import CLASSES, CLOTHES, image_of, index_of
+from minicc.data.tensors import on_white, to_tensor
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
+from minicc.training.tiny import seeded
 
 NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 
@@ -66,3 +72,46 @@ class Parts(Dataset):
         if rng(self.seed, position, 3).random() < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": f"doll {index}"}
+
+
+class FolderParts(Dataset):
+    """The user's own pictures with their masks; half of them mirrored."""
+
+    def __init__(self, pictures: PictureFolder, seed: int):
+        self.pictures, self.seed = pictures, seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        index, position = key
+        sample = self.pictures.samples[index]
+        picture = image_of(sample)
+        image, parts = square(on_white(picture), index_of(sample, picture.size))
+        side = (self.pictures.size, self.pictures.size)
+        x = to_tensor(image.resize(side, Image.Resampling.LANCZOS))[0]
+        y = torch.from_numpy(np.array(Image.fromarray(parts).resize(side, Image.Resampling.NEAREST)))
+        if rng(self.seed, position, 3).random() < 0.5:
+            x, y = x.flip(-1), y.flip(-1)
+        return {"image": x, "index": y, "name": sample.name}
+
+
+def fit(
+    maps: Callable[[Tensor], list[Tensor]], images: Tensor, index: Tensor, seed: int, steps: int = 300, batch: int = 4
+) -> ClothingDetector:
+    """A detector from a few labelled pictures, whose maps are computed once and kept; less than a minute.
+
+    maps: pictures → feature maps; images: (N, 3, H, W) in [-1, 1]; index: (N, H, W) of CLASSES.
+    """
+    known = [torch.cat(levels) for levels in zip(*(maps(x) for x in images.split(8)), strict=True)]
+    detector = seeded(lambda: ClothingDetector([m.shape[1] for m in known]), seed)
+    detector.measure(known)
+    optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(steps):
+        chosen = Draws.at(seed, step).randint(len(images), min(batch, len(images)))
+        logits = detector([m[chosen] for m in known])  # (heads, B, classes, H, W)
+        loss = F.cross_entropy(logits.flatten(0, 1), index[chosen].long().repeat(len(logits), 1, 1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return detector.eval().requires_grad_(False)

@@ -1,0 +1,106 @@
+"""`minicc evaluate detector`: how well the clothes are found, and how many labels that takes."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from minicc.data.dolls import Doll, draw
+from minicc.data.samples import CLASSES, CLOTHES
+from minicc.evaluation.base import FIRST, pictures, test_dolls
+from minicc.evaluation.goals import Figures
+from minicc.models.unet import UNet
+from minicc.outfit.clothing import ClothingDetector, features
+from minicc.pipeline import StableDiffusion
+from minicc.training.detector_stage import fit
+from minicc.training.tiny import seeded
+
+LABELS = (1, 5, 20, 100)
+Maps = Callable[[Tensor], list[Tensor]]  # pictures (B, 3, H, W) → feature maps
+
+
+def evaluate_detector(
+    sd: StableDiffusion, detector: ClothingDetector, n: int = 100, seed: int = 0, labels: Sequence[int] = LABELS
+) -> Figures:
+    """On n test dolls: clothes_iou, miou, iou of every class; `labels`: clothes IoU by the number N of labelled dolls.
+
+    `baselines` has the same curve for heads on raw pixels, on the features of a U-Net with random weights, and for
+    colours alone (each of 64 colours has the class that it mostly had in the labelled pictures).
+    """
+    dolls = test_dolls(FIRST + seed * 100_000, n)
+    images, truth = pictures(dolls), parts_of(dolls)
+    found = classes_of(detector, lambda x: features(sd, x, detector.t), images)
+    curves = {name: label_curve(maps, images, truth, labels, seed) for name, maps in contenders(sd, detector.t).items()}
+    return {
+        "clothes_iou": clothes_iou(found, truth),
+        "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
+        "iou": class_ious(found, truth),
+        "labels": curves.pop("features"),
+        "baselines": {"labels": {**curves, "colours": colour_curve(images, truth, labels)}},
+    }
+
+
+def contenders(sd: StableDiffusion, t: int) -> dict[str, Maps]:
+    """What a head may read."""
+    random = seeded(lambda: UNet(sd.unet.config), 0).eval()
+    blank = StableDiffusion(random, sd.vae, sd.text_encoder, sd.tokenizer, sd.schedule)
+    return {
+        "features": lambda x: features(sd, x, t),
+        "random": lambda x: features(blank, x, t)[-len(random.up_blocks) :],
+        "pixels": lambda x: [x],
+    }
+
+
+def label_curve(maps: Maps, images: Tensor, truth: Tensor, labels: Sequence[int], seed: int) -> dict[str, float]:
+    """N → clothes IoU of heads that learned from the first N training dolls."""
+    curve = {}
+    for count in labels:
+        dolls = [draw(i) for i in range(count)]
+        detector = fit(maps, pictures(dolls), parts_of(dolls), seed)
+        curve[str(count)] = clothes_iou(classes_of(detector, maps, images), truth)
+    return curve
+
+
+def colour_curve(images: Tensor, truth: Tensor, labels: Sequence[int]) -> dict[str, float]:
+    """N → clothes IoU where a pixel's colour alone decides."""
+    curve = {}
+    for count in labels:
+        dolls = [draw(i) for i in range(count)]
+        votes = torch.zeros(64, len(CLASSES))
+        votes.index_put_((colour_of(pictures(dolls)), parts_of(dolls).long()), torch.ones(()), accumulate=True)
+        curve[str(count)] = clothes_iou(votes.argmax(1)[colour_of(images)], truth)
+    return curve
+
+
+def colour_of(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] → (B, H, W): one of 64 colours, four levels a channel."""
+    levels = ((images + 1) * 2).long().clamp(0, 3)
+    return levels[:, 0] * 16 + levels[:, 1] * 4 + levels[:, 2]
+
+
+@torch.no_grad()
+def classes_of(detector: ClothingDetector, maps: Maps, images: Tensor, batch: int = 8) -> Tensor:
+    """(B, H, W): the likeliest class of every pixel."""
+    parts = tqdm(images.split(batch), desc="finding clothes")
+    return torch.cat([detector(maps(x)).softmax(2).mean(0).argmax(1) for x in parts])
+
+
+def parts_of(dolls: Sequence[Doll]) -> Tensor:
+    """(B, H, W) uint8 of CLASSES."""
+    return torch.stack([torch.from_numpy(doll.index) for doll in dolls])
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    """Intersection over union of two masks over all pictures; 1 if both are empty."""
+    union = (a | b).sum().item()
+    return (a & b).sum().item() / union if union else 1.0
+
+
+def clothes_iou(found: Tensor, truth: Tensor) -> float:
+    """Of clothes against all else, whatever their kind. found, truth: (B, H, W) of CLASSES."""
+    return iou(*(torch.isin(x, torch.tensor(list(CLOTHES), dtype=x.dtype)) for x in (found, truth)))
+
+
+def class_ious(found: Tensor, truth: Tensor) -> dict[str, float]:
+    return {name: iou(found == i, truth == i) for i, name in enumerate(CLASSES)}

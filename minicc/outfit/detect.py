@@ -1,0 +1,54 @@
+"""`minicc detect`: a character → where its clothes are, as a mask that `minicc phase1` and `phase2` take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from minicc.data.dolls.dataset import COLOURS
+from minicc.errors import PictureError
+from minicc.outfit.clothing import Clothes, ClothingDetector
+from minicc.outfit.editing import edited
+from minicc.pipeline import StableDiffusion
+
+SMALLEST = 0.0005  # of the picture's pixels: what is smaller is taken for a mistake
+
+
+def clothing_mask(clothes: Clothes, classes: Sequence[str] = (), grow: int = 0) -> np.ndarray:
+    """(H, W) bool: the named classes, or all clothes; spots dropped, holes filled, grown, hair and skin taken out.
+
+    Raises PictureError if nothing is found.
+    """
+    layer = clothes.layer(*classes)
+    mask = edited(
+        layer, grow=grow, smallest=max(2, round(SMALLEST * layer.size)), without=clothes.layer("hair", "skin")
+    )
+    if not mask.any():
+        wanted = " or ".join(classes) or "clothes"
+        raise PictureError(f"no {wanted} found in the picture: paint a mask by hand, or look at --uncertainty FILE")
+    return mask
+
+
+def detect(
+    sd: StableDiffusion, detector: ClothingDetector, image: Image.Image, out: Path, classes: Sequence[str] = (),
+    grow: int = 0, parts: bool = False, uncertainty: Path | None = None,
+) -> Path:  # fmt: skip
+    """Find the clothes and write the mask to `out`: white on black; with `parts` a palette picture of all classes.
+
+    uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found.
+    """
+    found = detector.find(sd, image)
+    if uncertainty:
+        found.uncertainty_picture().save(uncertainty)
+    mask = clothing_mask(found, classes, grow)
+    picture = part_picture(found.index) if parts else Image.fromarray(mask.astype(np.uint8) * 255)
+    picture.save(out)
+    return out
+
+
+def part_picture(index: np.ndarray) -> Image.Image:
+    """(H, W) of CLASSES → a palette picture."""
+    picture = Image.fromarray(index, "P")
+    picture.putpalette([channel for colour in COLOURS for channel in colour])
+    return picture

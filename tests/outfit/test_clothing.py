@@ -1,0 +1,157 @@
+"""Finding the clothes: features of locked models, heads that learn from few labels, and the mask that comes of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from minicc.cli import main
+from minicc.data import dolls
+from minicc.data.samples import CLASSES
+from minicc.errors import Error, PictureError
+from minicc.evaluation.base import pictures
+from minicc.evaluation.detector import class_ious, clothes_iou, colour_of, iou, parts_of
+from minicc.outfit.clothing import Clothes, ClothingDetector, features
+from minicc.outfit.detect import clothing_mask, detect
+from minicc.outfit.editing import edited
+from minicc.small import small_stable_diffusion
+from minicc.training.detector_stage import DetectorStage, fit
+from minicc.training.draws import Draws
+
+
+@pytest.fixture(scope="module")
+def sd():
+    """Small and random, as if trained on pictures of 64 × 64."""
+    sd = small_stable_diffusion()
+    sd.unet.config = replace(sd.unet.config, sample_size=8)
+    return sd
+
+
+@pytest.fixture(scope="module")
+def trained(sd) -> ClothingDetector:
+    """Two dolls' labels, read off the features of random models: even those tell colours and edges apart."""
+    two = [dolls.draw(i, size=64) for i in range(2)]
+    return fit(lambda x: features(sd, x), pictures(two), parts_of(two), seed=0, steps=150)
+
+
+def found_in(index: np.ndarray) -> Clothes:
+    """Clothes of which the detector is certain."""
+    return Clothes(np.eye(len(CLASSES), dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
+
+
+def test_features_have_a_map_as_fine_as_the_picture_and_do_not_depend_on_the_batch(sd):
+    x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    both, second = features(sd, x), features(sd, x[1:])
+    assert both[0].shape[-2:] == (32, 48)
+    assert len(both) == len(sd.vae.config.block_out_channels) + 1 + len(sd.unet.up_blocks)
+    for a, b in zip(both, second, strict=True):
+        torch.testing.assert_close(a[1:], b, atol=1e-4, rtol=1e-4)
+
+
+def test_heads_learn_their_labels_and_know_more_than_chance_of_another_doll(sd, trained):
+    seen, other = dolls.draw(0, size=64), dolls.draw(7, size=64)
+    for doll, least in ((seen, 0.9), (other, 0.4)):
+        found = trained.find(sd, doll.image).index
+        assert clothes_iou(*(torch.from_numpy(x)[None] for x in (found, doll.index))) > least
+
+
+def test_what_is_found_fits_a_picture_of_any_size_and_mode(sd, trained):
+    found = trained.find(sd, Image.new("RGBA", (50, 37), (250, 20, 20, 128)))
+    assert found.index.shape == found.uncertainty.shape == (37, 50)
+    assert 0 <= found.uncertainty.min() <= found.uncertainty.max() <= 1
+    np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
+
+
+def test_a_detector_is_the_same_after_saving(sd, trained, tmp_path):
+    picture = dolls.draw(3, size=64).image
+    again = ClothingDetector.load(trained.save(tmp_path / "detector"))
+    a, b = (d.find(sd, picture).probabilities for d in (trained, again))
+    assert abs(a - b).max() < 0.02  # half precision
+
+
+def test_what_is_no_detector_is_named(tmp_path):
+    with pytest.raises(Error, match="no clothing detector"):
+        ClothingDetector.load(tmp_path)
+
+
+def test_a_detector_of_another_model_is_refused_in_words(sd):
+    with pytest.raises(Error, match="minicc train detector"):
+        ClothingDetector([3, 5]).find(sd, Image.new("RGB", (32, 32)))
+
+
+def test_only_the_heads_learn(sd):
+    maps = features(sd, torch.zeros(1, 3, 32, 32))
+    stage = DetectorStage(sd, ClothingDetector([m.shape[1] for m in maps], heads=2))
+    batch = {"image": torch.zeros(2, 3, 32, 32), "index": torch.ones(2, 32, 32, dtype=torch.uint8)}
+    stage(batch, Draws.at(0, 0)).backward()
+    assert all(p.grad is not None for p in stage.detector.heads.parameters())
+    assert not [p for m in (sd.unet, sd.vae) for p in m.parameters() if p.grad is not None]
+
+
+def test_without_part_labels_skin_and_hair_may_be_called_what_they_are(sd):
+    stage = DetectorStage(sd, ClothingDetector([1]), parts=False)
+    hair = torch.full((1, 8, 2, 2), -20.0)
+    hair[:, CLASSES.index("hair")] = 20
+    none = torch.zeros(1, 2, 2, dtype=torch.long)
+    assert stage.loss(hair, none).item() == pytest.approx(0, abs=1e-4)
+    stage.parts = True
+    assert stage.loss(hair, none).item() > 10
+
+
+def test_the_mask_has_its_holes_filled_and_leaves_hair_and_skin_alone():
+    index = np.zeros((20, 20), np.uint8)
+    index[4:16, 4:16] = CLASSES.index("top")
+    index[9, 9] = 0  # a hole
+    index[2, 18] = CLASSES.index("shoes")  # a spot
+    index[4:16, 16] = CLASSES.index("hair")
+    mask = clothing_mask(found_in(index), grow=1)
+    assert mask[9, 9]
+    assert mask[3, 8]
+    assert not mask[2, 18]
+    assert not mask[4:16, 16].any()
+    assert clothing_mask(found_in(index), grow=-1).sum() == 10 * 10
+
+
+def test_where_nothing_is_found_an_error_says_so_and_the_uncertainty_is_there(sd, tmp_path):
+    class Blind(ClothingDetector):
+        def find(self, *_: object) -> Clothes:
+            return found_in(np.zeros((8, 8), np.uint8))
+
+    out, unsure = tmp_path / "m.png", tmp_path / "u.png"
+    with pytest.raises(PictureError, match="no top found"):
+        detect(sd, Blind([1]), Image.new("RGB", (8, 8)), out, ["top"], uncertainty=unsure)
+    assert unsure.exists()
+    assert not out.exists()
+    with pytest.raises(Error, match="there is no class 'trousers'"):
+        clothing_mask(found_in(np.ones((8, 8), np.uint8)), ["trousers"])
+
+
+def test_a_mask_of_another_size_to_leave_out_is_an_error():
+    with pytest.raises(PictureError, match="same height, width"):
+        edited(np.ones((4, 4), bool), without=np.ones((4, 5), bool))
+
+
+def test_detect_writes_a_mask_that_phase_1_takes(sd, trained, tmp_path):
+    sd.save(tmp_path / "sd")
+    trained.save(tmp_path / "detector")
+    dolls.draw(0, size=64).image.save(tmp_path / "c.png")
+    files = ["--sd", str(tmp_path / "sd"), "--detector", str(tmp_path / "detector")]
+    assert main(["detect", *files, "--character", str(tmp_path / "c.png"), "--out", str(tmp_path / "m.png")]) == 0
+    mask = Image.open(tmp_path / "m.png")
+    assert (mask.mode, mask.size) == ("L", (64, 64))
+    assert set(np.unique(np.asarray(mask))) == {0, 255}
+
+
+def test_iou_by_hand():
+    a, b = torch.zeros(1, 2, 4, dtype=torch.uint8), torch.zeros(1, 2, 4, dtype=torch.uint8)
+    a[0, 0, :2], b[0, 0, 1:4] = 1, 2
+    assert clothes_iou(a, b) == pytest.approx(1 / 4)
+    assert class_ious(a, b)["top"] == 0
+    assert iou(a == 7, b == 7) == 1
+
+
+def test_colours_are_told_apart_in_four_levels_a_channel():
+    x = torch.tensor([-1.0, -0.4, 0.1, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
+    assert colour_of(x).flatten().tolist() == [0, 21, 42, 63]
