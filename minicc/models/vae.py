@@ -6,6 +6,7 @@ the encoder gives mean and log variance of a Gaussian over latents, the decoder 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,7 +107,7 @@ class Encoder(nn.Module):
     def levels(self, x: Tensor, recompute: bool = False) -> Iterator[Tensor]:
         """What each level makes of x (B, 3, H, W), fine to coarse, before it halves the side; last the middle block."""
         h = self.conv_in(x)
-        for level in self.down_blocks:
+        for level in cast(list[Level], self.down_blocks):
             h = level.residual(h, recompute)
             yield h
             h = level.resize(h)
