@@ -97,3 +97,34 @@ def test_a_compvis_file_comes_back_bit_for_bit_through_load_and_save(tmp_path):
     again = load_file(tmp_path / "b.safetensors")
     assert again.keys() == state.keys()
     assert all(torch.equal(again[k], state[k]) for k in state)
+
+
+@pytest.mark.parametrize("kind", ["StableDiffusionControlNetPipeline", "StableDiffusionControlNetInpaintPipeline"])
+def test_in_every_step_of_diffusers_pipelines_our_controlnet_gives_the_epsilon_that_it_gives_here(saved, ours, kind):
+    """The hint is a masked character, −1 where masked, as in ControlNet 1.1 inpaint."""
+    from minicc.models.controlnet import ControlNet
+
+    net = diffusers.ControlNetModel.from_pretrained(saved / "control")
+    pipe = getattr(diffusers, kind).from_pretrained(saved / "sd", controlnet=net, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
+    asked = []
+    pipe.unet.register_forward_hook(lambda _, args, kwargs, out: asked.append((args, kwargs, out)), with_kwargs=True)
+    character, mask = Image.linear_gradient("L").resize((64, 64)).convert("RGB"), torch.zeros(1, 1, 64, 64)
+    mask[..., 16:48, 16:48] = 1
+    hint = make_hint(to_tensor(character), mask)
+    images = {"image": hint}
+    if "Inpaint" in kind:
+        images = {"image": character, "mask_image": Image.fromarray(mask[0, 0].byte().numpy() * 255)}
+        images |= {"control_image": hint, "strength": 1.0}
+    pipe("a red dress", num_inference_steps=4, height=64, width=64, controlnet_conditioning_scale=1.0, **images)
+
+    control, context = ControlNet.load(saved / "control"), ours.encode_text(["", "a red dress"])
+    assert len(asked) == 4
+    for args, kwargs, out in asked:
+        x, t = (kwargs.get(name, given) for name, given in zip(("sample", "timestep"), args, strict=True))
+        with torch.no_grad():
+            eps = ours.unet(x, t.expand(2), context, control(x, t.expand(2), context, hint.expand(2, -1, -1, -1)))
+            silent = ours.unet(x, t.expand(2), context)
+        torch.testing.assert_close(eps, out[0], atol=1e-5, rtol=1e-5)
+        assert (eps - silent).abs().max() > 1e-2  # the hint and the copy do something
