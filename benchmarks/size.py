@@ -70,7 +70,7 @@ def draw(points: list[dict[str, Any]], title: str, path: Path) -> None:
                 panel.plot(values, [point[key] / scale for point in chosen], style, label=name, markersize=4)
             panel.set(xscale="log", yscale="log", xlabel=label, ylabel=unit, xticks=values)
             panel.set_xticks(values, map(str, values))
-            panel.minorticks_off()
+            panel.tick_params(axis="x", which="minor", bottom=False)
     panels[0][0].legend()
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=120)
