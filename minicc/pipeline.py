@@ -1,6 +1,6 @@
 """StableDiffusion: the models, the tokenizer and the schedule as one object, from any source."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model
 from minicc.errors import Error
-from minicc.models.blocks import Context, keys_values
+from minicc.models.blocks import Context, KeysValues, keys_values
 from minicc.models.controlnet import Control, ControlNet
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import SHIPPED as CLIP_TOKENIZER
@@ -117,10 +117,10 @@ class StableDiffusion:
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)
-        texts = [keys_values(c.net, context if guess_mode else branches) for c in controls]
+        speakers = [c.on(context) if guess_mode else c.on(branches, copies) for c in controls]
 
         def control(x: Tensor, t: Tensor) -> Control | None:
-            parts = [c(x, t, kv) for c, kv in zip(controls, texts, strict=True)]
+            parts = [speaker(x, t) for speaker in speakers]
             return sum(parts[1:], parts[0]) if parts else None
 
         def model(x: Tensor, t: Tensor) -> Tensor:
@@ -169,18 +169,35 @@ class StableDiffusion:
 
 @dataclass
 class Hinted:
-    """A ControlNet with its hint, encoded once, and its strength: one number, or one a residual."""
+    """A ControlNet with its hint, encoded once, its strength (one number, or one a residual), and maybe a garment."""
 
     net: ControlNet
     features: Tensor  # (1 or B, width, h, w); a guided batch of 2B sees them twice
     strength: float | Sequence[float] = 1.0
+    garment: KeysValues = field(default_factory=dict)  # of models.garment.see: 1 or B of them
 
     @classmethod
     @torch.no_grad()
-    def of(cls, net: ControlNet, hint: Tensor, strength: float | Sequence[float] = 1.0) -> "Hinted":
+    def of(
+        cls, net: ControlNet, hint: Tensor, strength: float | Sequence[float] = 1.0, garment: KeysValues | None = None
+    ) -> "Hinted":
         """hint: (1 or B, 3, H, W) in [0, 1], masked pixels −1."""
         weight = net.conv_in.weight
-        return cls(net, net.controlnet_cond_embedding(hint.to(weight.device, weight.dtype)), strength)
+        return cls(net, net.controlnet_cond_embedding(hint.to(weight.device, weight.dtype)), strength, garment or {})
+
+    def on(self, branches: Tensor, copies: int = 1) -> Callable[[Tensor, Tensor], Control]:
+        """(x, t) → Control, for a batch of these sentences, (copies · B, 77, D): first those to move away from.
+
+        These do not see the garment, so guidance moves towards it.
+        """
+        texts = [keys_values(self.net, text) for text in branches.chunk(copies if self.garment else 1)]
+        texts[-1] |= self.garment
+
+        def control(x: Tensor, t: Tensor) -> Control:
+            parts = zip(x.chunk(len(texts)), t.chunk(len(texts)), texts, strict=True)
+            return stacked([self(*part) for part in parts])
+
+        return control
 
     def __call__(self, x: Tensor, t: Tensor, context: Context) -> Control:
         features = self.features.repeat(len(x) // len(self.features), 1, 1, 1)
@@ -189,8 +206,15 @@ class Hinted:
 
 def on_second_half(control: Control) -> Control:
     """Zeros for the first branch of a guided batch (without prompt), the control for the second."""
-    *skips, middle = (torch.cat([torch.zeros_like(r), r]) for r in (*control.skips, control.middle))
-    return Control(tuple(skips), middle)
+    return stacked([0.0 * control, control])
+
+
+def stacked(parts: Sequence[Control]) -> Control:
+    """The controls of a batch's parts → the batch's."""
+    if len(parts) == 1:
+        return parts[0]
+    skips = (torch.cat(rs) for rs in zip(*(c.skips for c in parts), strict=True))
+    return Control(tuple(skips), torch.cat([c.middle for c in parts]))
 
 
 def default_device() -> torch.device:

@@ -80,13 +80,17 @@ class Attention(nn.Module):
     def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]:
         return self.split_heads(self.to_k(context)), self.split_heads(self.to_v(context))
 
-    def forward(self, x: Tensor, context: "Context | None" = None) -> Tensor:
+    def forward(self, x: Tensor, context: "Context | None" = None, beside: "KeyValue | None" = None) -> Tensor:
+        """beside: keys and values of another picture, which x's tokens see beside what they see anyway."""
         k, v = context[self] if isinstance(context, dict) else self.keys_values(x if context is None else context)
+        if beside is not None:
+            k, v = (torch.cat([a, b.expand(len(a), -1, -1, -1)], dim=2) for a, b in zip((k, v), beside, strict=True))
         x = F.scaled_dot_product_attention(self.split_heads(self.to_q(x)), k, v)
         return self.to_out(x.transpose(1, 2).flatten(2))  # (B, N, C)
 
 
-KeysValues = dict[Attention, tuple[Tensor, Tensor]]
+KeyValue = tuple[Tensor, Tensor]  # (1 or B, heads, M, d) each
+KeysValues = dict[Attention, KeyValue]  # of cross-attentions: what they see; of self-attentions: what they see besides
 Context = Tensor | KeysValues  # (B, L, D) from the text encoder, or what `keys_values` made of it
 
 
@@ -94,6 +98,22 @@ def keys_values(module: nn.Module, context: Tensor) -> KeysValues:
     """The text's keys and values for every cross-attention in a module: constant, so a sampler computes them once."""
     cross = [m for m in module.modules() if isinstance(m, TransformerBlock)]
     return {m.attn2: m.attn2.keys_values(context) for m in cross}
+
+
+class Recording(KeysValues):
+    """A context that takes along, in `taken`, the keys and values of every self-attention that it passes."""
+
+    def __init__(self, text: KeysValues):
+        super().__init__(text)
+        self.taken: KeysValues = {}
+
+
+def seen_beside(attention: Attention, h: Tensor, context: Context) -> KeyValue | None:
+    """What this self-attention sees beside its own picture h: a garment's keys and values, if the context has them."""
+    if isinstance(context, Recording):
+        context.taken[attention] = attention.keys_values(h)
+        return None
+    return context.get(attention) if isinstance(context, dict) else None
 
 
 class GEGLU(nn.Module):
@@ -132,7 +152,8 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        x = x + self.attn1(self.norm1(x))
+        h = self.norm1(x)
+        x = x + self.attn1(h, beside=seen_beside(self.attn1, h, context))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 

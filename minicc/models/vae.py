@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from minicc.models.blocks import Attention, Context, Downsample, ResBlock, Upsample, pixels, run, tokens
+from minicc.models.blocks import Attention, Context, Downsample, KeyValue, ResBlock, Upsample, pixels, run, tokens
 from minicc.models.configs import VAEConfig
 
 EPS = 1e-6  # of every GroupNorm here; the U-Net's is 1e-5
@@ -43,8 +43,8 @@ class PixelAttention(Attention):
         super().__init__(channels, heads=1, bias=True)
         self.group_norm = nn.GroupNorm(groups, channels, eps=EPS)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        h = super().forward(tokens(self.group_norm(x)), context)
+    def forward(self, x: Tensor, context: Context | None = None, beside: KeyValue | None = None) -> Tensor:
+        h = super().forward(tokens(self.group_norm(x)), context, beside)
         return x + pixels(h, x.shape[-2:])
 
 
