@@ -24,8 +24,8 @@ def control(sd) -> ControlNet:
 
 @pytest.fixture
 def inputs(sd, generator):
-    x, garment = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
-    hint = torch.rand(2, 3, 64, 64, generator=generator)
+    x, garment = (torch.randn(2, 4, 16, 16, generator=generator) for _ in range(2))
+    hint = torch.rand(2, 3, 128, 128, generator=generator)
     return x, torch.tensor([500, 20]), sd.encode_text(["a dress", "a hat"]), hint, garment, sd.encode_text([""])
 
 
