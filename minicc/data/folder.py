@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
 from minicc.data.report import Report, checked
-from minicc.data.samples import Sample, clothes, image_of, index_of
+from minicc.data.samples import Sample, clothes, image_of, index_of, read_index
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 
@@ -64,7 +64,8 @@ class PictureFolder(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Tensor | str]:
-        """image (3, size, size) in [-1, 1] on white; mask (1, size, size), 1 on clothes, all 0 if none is known.
+        """image (3, size, size) in [-1, 1] on white; mask (1, size, size), 1 on clothes, all 0 if none is known; cover:
+        the same for the clothes of either outfit, where there is a picture of a second.
 
         A file that broke since it was checked does not end the run: the next sample takes its place, with a warning.
         """
@@ -79,13 +80,26 @@ class PictureFolder(Dataset):
         """One sample, as __getitem__ returns it. Raises PictureError."""
         picture = image_of(sample)
         layer = clothes(index_of(sample, picture.size))
-        image, mask = resize(*square(on_white(picture), layer), self.size)
+        levels = layer.astype(np.uint8) + either_outfit(sample, layer)  # 2: worn here, 1: in the other outfit
+        drawing, levels = square(on_white(picture), levels)
+        image, mask = resize(drawing, levels == 2, self.size)
         return {
             "image": to_tensor(image)[0],
             "mask": torch.from_numpy(mask.astype(np.float32))[None],
+            "cover": torch.from_numpy(resize(drawing, levels > 0, self.size)[1].astype(np.float32))[None],
             "caption": sample.caption,
             "name": sample.name,
         }
+
+
+def either_outfit(sample: Sample, layer: np.ndarray) -> np.ndarray:
+    """The clothes' layer and those of the second outfit, if its mask can be read: what a swap's mask covers."""
+    if sample.target_mask is None:
+        return layer
+    try:
+        return layer | clothes(read_index(sample.target_mask, (layer.shape[1], layer.shape[0])))
+    except PictureError:
+        return layer
 
 
 def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarray]:
@@ -104,7 +118,7 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
     before = [(max(width, height) - n) // 2 for n in (height, width)]
     pads = [(b, max(width, height) - n - b) for b, n in zip(before, (height, width), strict=True)]
     padded = np.pad(pixels, [*pads, (0, 0)], mode="edge")  # (S, S, 3)
-    inside = np.pad(np.ones_like(layer), pads)
+    inside = np.pad(np.ones(layer.shape, bool), pads)
     if ground is not None:
         padded[~inside] = ground
     return Image.fromarray(padded), np.pad(layer, pads)

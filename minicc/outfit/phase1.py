@@ -33,8 +33,8 @@ class Result:
 
 
 def generate(
-    sd: StableDiffusion, control: ControlNet, character: Image.Image, mask: Image.Image | np.ndarray, prompt: str,
-    *, seed: int = 0, **options: object,
+    sd: StableDiffusion, control: ControlNet | None, character: Image.Image, mask: Image.Image | np.ndarray,
+    prompt: str, *, seed: int = 0, **options: object,
 ) -> Result:  # fmt: skip
     """Redress a character; one variant. Options as in `variants`."""
     return variants(sd, control, character, mask, prompt, seeds=[seed], **options)[0]  # type: ignore[arg-type]

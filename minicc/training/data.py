@@ -76,7 +76,8 @@ class Painted(Dataset):
     """
 
     def __init__(self, pictures: Dataset, latents: Tensor, context: Tensor, seed: int):
-        """pictures: dicts with image, mask (the exact clothes), caption and name, `Dressed` or a `PictureFolder`.
+        """pictures: dicts with image, mask (the exact clothes), caption and name, `Dressed` or a `PictureFolder`; with
+        cover, masks are painted over that instead: the clothes of either outfit.
 
         latents: (N, 1 or 2, 4, h, w), the second of mirror images; context: (N, 77, D).
         """
@@ -89,6 +90,7 @@ class Painted(Dataset):
         index, position = key
         random = rng(self.seed, position, 3)
         sample = dict(self.pictures[index])
+        sample["mask"] = sample.pop("cover", sample["mask"])
         mirrored = int(random.integers(self.latents.shape[1]))
         if mirrored:
             sample |= {name: sample[name].flip(-1) for name in ("image", "mask")}
