@@ -6,10 +6,12 @@ from minicc.diffusion.dpm_solver import dpm_solver_sample
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
 from minicc.models.controlnet import Control, ControlNet
-from minicc.outfit import phase1
+from minicc.outfit import phase1, phase2
+from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
 
 __all__ = [
+    "ClothingDetector",
     "Control",
     "ControlNet",
     "Error",
@@ -21,4 +23,5 @@ __all__ = [
     "dpm_solver_sample",
     "load",
     "phase1",
+    "phase2",
 ]

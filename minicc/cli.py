@@ -1,4 +1,4 @@
-"""The command line: minicc demo | phase1 | detect | train | evaluate | dolls | export | bench."""
+"""The command line: minicc demo | phase1 | phase2 | detect | train | evaluate | dolls | export | bench."""
 
 import argparse
 import math
@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from minicc.errors import Error
 
 if TYPE_CHECKING:
+    from PIL import Image
+
+    from minicc.outfit.phase1 import Result
     from minicc.pipeline import StableDiffusion
 
 Command = Callable[[argparse.Namespace], None]
@@ -45,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_demo(commands.add_parser("demo", help="dress a paper doll; a minute, nothing to download"))
     add_phase1(commands.add_parser("phase1", help="character + painted mask + sentence → the character redressed"))
+    add_phase2(commands.add_parser("phase2", help="character + picture of a garment → the character wears it"))
     add_detect(commands.add_parser("detect", help="where the clothes are in a picture, as a mask"))
     add_train(commands.add_parser("train", help="train a stage; resumes from its newest checkpoint"))
     add_evaluate(commands.add_parser("evaluate", help="measure a shipped or trained stage on dolls it has never seen"))
@@ -65,10 +69,10 @@ def add_models(p: argparse.ArgumentParser, sd_help: str = SD_HELP, default: str 
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
 
 
-def add_sampling(p: argparse.ArgumentParser) -> None:
-    """Options of the sampler."""
+def add_sampling(p: argparse.ArgumentParser, guidance: float = 7.5) -> None:
+    """Options of the sampler. guidance: its default."""
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
-    p.add_argument("--guidance", type=float, default=7.5, help="classifier-free guidance on the text, 1 is none [7.5]")
+    p.add_argument("--guidance", type=float, default=guidance, help=f"classifier-free guidance, 1 is none [{guidance}]")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=Path, required=True)
 
@@ -95,6 +99,25 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run_phase1)
 
 
+def add_phase2(p: argparse.ArgumentParser) -> None:
+    add_models(p)
+    p.add_argument("--control", default="tiny-phase2", help="ControlNet file, folder or shipped name [tiny-phase2]")
+    p.add_argument(
+        "--detector", default="tiny", help="what finds the clothes: folder, or the shipped one's name [tiny]"
+    )
+    p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
+    p.add_argument("--garment", type=Path, nargs="+", required=True, help="one picture, or several: an outfit")
+    p.add_argument("--mask", type=Path, help="white over what shall change [found by the detector]")
+    p.add_argument("--classes", nargs="+", default=[], help="what is found: top bottom dress shoes accessory [all]")
+    p.add_argument("--prompt", default="", help="words beside the picture [none]")
+    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    p.add_argument("--strength", type=float, default=1.0, help="of the ControlNet, 0 is none [1]")
+    p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
+    p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")
+    add_sampling(p, guidance=2.0)
+    p.set_defaults(run=run_phase2)
+
+
 def add_detect(p: argparse.ArgumentParser) -> None:
     add_models(p)
     p.add_argument("--detector", default="tiny", help="folder of a detector, or the shipped one's name [tiny]")
@@ -108,7 +131,7 @@ def add_detect(p: argparse.ArgumentParser) -> None:
 
 
 def add_train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
@@ -141,6 +164,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
     add_models(p)
     p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
     p.add_argument("--control", default="tiny-phase1", help="phase1: file, folder or shipped name [tiny-phase1]")
+    p.add_argument("--labels", type=int, nargs="*", default=[1, 5, 20, 100], help="detector: numbers of labels")
     p.add_argument("--data", type=Path, help="phase1: measure on characters of this folder, in two outfits each")
     p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
     p.add_argument("--n", type=int, default=200, help="how many dolls [200]")
@@ -197,13 +221,10 @@ def run_demo(a: argparse.Namespace) -> None:
 
 def run_phase1(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
-    from minicc.data.write import check_writable, save_pictures
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase1
-    from minicc.outfit.sheet import contact_sheet
 
-    outs = numbered(a.out, a.variants)
-    check_writable(*outs, *([a.sheet] if a.sheet else []))
+    outs = outputs(a)
     character, mask = open_picture(a.character), open_mask(a.mask)
     note(*character.info["notes"], *mask.info["notes"])
     sd = load_models(a)
@@ -212,9 +233,49 @@ def run_phase1(a: argparse.Namespace) -> None:
         sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
         guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
     )  # fmt: skip
+    write_results(a, character, results, outs)
+
+
+def run_phase2(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_mask, open_picture
+    from minicc.models.controlnet import ControlNet
+    from minicc.outfit import phase2
+    from minicc.outfit.clothing import ClothingDetector
+
+    outs = outputs(a)
+    character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
+    mask = open_mask(a.mask) if a.mask else None
+    note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
+    sd = load_models(a)
+    control = ControlNet.load(a.control, unet=sd.unet)
+    detector = None if mask else ClothingDetector.load(a.detector)
+    results = phase2.variants(
+        sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
+        seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
+        feather=a.feather, progress=True,
+    )  # fmt: skip
+    write_results(a, character, results, outs)
+
+
+def outputs(a: argparse.Namespace) -> list[Path]:
+    """Where the results go; Error if nothing can be written there, before anything is loaded."""
+    from minicc.data.write import check_writable
+
+    outs = numbered(a.out, a.variants)
+    check_writable(*outs, *([a.sheet] if a.sheet else []))
+    return outs
+
+
+def write_results(
+    a: argparse.Namespace, character: "Image.Image", results: "Sequence[Result]", outs: Sequence[Path]
+) -> None:
+    """Results, the sheet if it was asked for, and what there is to say about them."""
+    from minicc.data.write import save_pictures
+    from minicc.outfit.sheet import contact_sheet
+
     note(*results[0].notes)
     pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
-    sheet = {a.sheet: contact_sheet(character, results)} if a.sheet else {}
+    sheet = {a.sheet: contact_sheet(character, list(results))} if a.sheet else {}
     print(*save_pictures(pictures | sheet), sep="\n")
 
 

@@ -43,7 +43,7 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
 
 
 def detector(a: Namespace, sd: StableDiffusion) -> Figures:
-    return evaluate_detector(sd, ClothingDetector.load(a.detector), a.n, a.seed)
+    return evaluate_detector(sd, ClothingDetector.load(a.detector), a.n, a.seed, a.labels)
 
 
 def reader_of(a: Namespace) -> AttributeReader:

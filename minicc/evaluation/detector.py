@@ -16,22 +16,29 @@ from minicc.pipeline import StableDiffusion
 from minicc.training.detector_stage import fit
 from minicc.training.tiny import seeded
 
-LABELS = (1, 5, 20, 100)
+LABELS = (1, 5, 20, 100, 1000)
 Maps = Callable[[Tensor], list[Tensor]]  # pictures (B, 3, H, W) → feature maps
 
 
 def evaluate_detector(
-    sd: StableDiffusion, detector: ClothingDetector, n: int = 100, seed: int = 0, labels: Sequence[int] = LABELS
+    sd: StableDiffusion,
+    detector: ClothingDetector,
+    n: int = 100,
+    seed: int = 0,
+    labels: Sequence[int] = LABELS,
+    steps: int = 300,
 ) -> Figures:
     """On n test dolls: clothes_iou, miou, iou of every class; `labels`: clothes IoU by the number N of labelled dolls.
 
-    `baselines` has the same curve for heads on raw pixels, on the features of a U-Net with random weights, and for
+    `baselines` has the same curve for heads on raw pixels, on pixels and a random U-Net's features (`random`), and for
     colours alone (each of 64 colours has the class that it mostly had in the labelled pictures).
     """
     dolls = test_dolls(FIRST + seed * 100_000, n)
     images, truth = pictures(dolls), parts_of(dolls)
     found = classes_of(detector, lambda x: features(sd, x, detector.t), images)
-    curves = {name: label_curve(maps, images, truth, labels, seed) for name, maps in contenders(sd, detector.t).items()}
+    curves = {
+        name: label_curve(maps, images, truth, labels, seed, steps) for name, maps in contenders(sd, detector.t).items()
+    }
     return {
         "clothes_iou": clothes_iou(found, truth),
         "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
@@ -47,17 +54,19 @@ def contenders(sd: StableDiffusion, t: int) -> dict[str, Maps]:
     blank = StableDiffusion(random, sd.vae, sd.text_encoder, sd.tokenizer, sd.schedule)
     return {
         "features": lambda x: features(sd, x, t),
-        "random": lambda x: features(blank, x, t)[-len(random.up_blocks) :],
+        "random": lambda x: [x, *features(blank, x, t)[-len(random.up_blocks) :]],
         "pixels": lambda x: [x],
     }
 
 
-def label_curve(maps: Maps, images: Tensor, truth: Tensor, labels: Sequence[int], seed: int) -> dict[str, float]:
+def label_curve(
+    maps: Maps, images: Tensor, truth: Tensor, labels: Sequence[int], seed: int, steps: int
+) -> dict[str, float]:
     """N → clothes IoU of heads that learned from the first N training dolls."""
     curve = {}
     for count in labels:
         dolls = [draw(i) for i in range(count)]
-        detector = fit(maps, pictures(dolls), parts_of(dolls), seed)
+        detector = fit(maps, pictures(dolls), parts_of(dolls), seed, steps)
         curve[str(count)] = clothes_iou(classes_of(detector, maps, images), truth)
     return curve
 

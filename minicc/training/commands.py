@@ -18,11 +18,12 @@ from minicc.pipeline import StableDiffusion, load
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
-from minicc.training.dolls_cache import draw_dolls, draw_others, texts
+from minicc.training.dolls_cache import draw_dolls, draw_others, draw_worn, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
+from minicc.training.phase2_stage import Phase2Stage, Worn
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
 from minicc.training.stage import Stage
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
@@ -43,7 +44,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
     stages = {
-        "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1, "detector": train_detector
+        "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
+        "detector": train_detector, "phase2": train_phase2,
     }  # fmt: skip
     return stages[a.stage](a, config)
 
@@ -153,6 +155,28 @@ def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     context = contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
     return Painted(pictures, latents, context, a.seed)
+
+
+def train_phase2(a: Namespace, config: TrainConfig) -> Path:
+    """Phase 2 on paper dolls, from phase 1's ControlNet; saved as a diffusers folder, of phase 1's shape."""
+    sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
+    control = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet).float()
+    for model in (sd.unet, control):
+        model.recompute = a.recompute
+    held_out = phase2_dolls(a, sd, "val", SHOWN)
+    stage = Phase2Stage(sd, control, a.drop, shown=[held_out[i, i] for i in range(6)])
+    data = phase2_dolls(a, sd, "train", a.dolls)
+    announce(stage, data, config)
+    train(stage, data, config, held_out)
+    return control.save(a.out / "controlnet")
+
+
+def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Worn:
+    """Dolls with one of their garments alone."""
+    clothed = phase1_dolls(a, sd, split, count)
+    dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
+    worn = draw_worn(a.cache, split, count, a.size or sd.side)
+    return Worn(dolls, worn, clothed.latents[:, 0], clothed.context, a.seed, vary=split == "train")
 
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from minicc.data.folder import PictureFolder, square
 from minicc.data.samples import CLASSES, CLOTHES, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
+from minicc.models.zero_conv import lock
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
@@ -20,6 +21,7 @@ from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
 from minicc.training.tiny import seeded
 
+POINTS = 1024  # pixels of a labelled picture that `fit` learns from
 NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 
 
@@ -34,10 +36,16 @@ class DetectorStage(Stage):
         """parts: the labels tell hair and skin from background; False: 0 is everything that is not clothes."""
         super().__init__()
         self.sd, self.detector, self.parts = sd, detector, parts
+        self.locked = nn.ModuleList([lock(sd.unet), lock(sd.vae), lock(sd.text_encoder)])
 
     @property
     def trained(self) -> nn.Module:
         return self.detector
+
+    def train(self, mode: bool = True) -> "DetectorStage":
+        super().train(mode)
+        self.locked.eval()
+        return self
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1], index (B, H, W) of CLASSES."""
@@ -99,19 +107,26 @@ class FolderParts(Dataset):
 def fit(
     maps: Callable[[Tensor], list[Tensor]], images: Tensor, index: Tensor, seed: int, steps: int = 300, batch: int = 4
 ) -> ClothingDetector:
-    """A detector from a few labelled pictures, whose maps are computed once and kept; less than a minute.
+    """A detector from a few labelled pictures, in seconds: their maps are computed once, at some pixels of each.
 
     maps: pictures → feature maps; images: (N, 3, H, W) in [-1, 1]; index: (N, H, W) of CLASSES.
     """
-    known = [torch.cat(levels) for levels in zip(*(maps(x) for x in images.split(8)), strict=True)]
+    where = Draws.at(seed, 0).rand(2 * POINTS * len(images)).view(len(images), POINTS, 1, 2) * 2 - 1
+    parts = zip(images.split(8), where.split(8), strict=True)
+    known = [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)]
+    labels = at(index[:, None].float(), where, "nearest")[:, 0].long()  # (N, POINTS, 1)
     detector = seeded(lambda: ClothingDetector([m.shape[1] for m in known]), seed)
     detector.measure(known)
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=3e-3)
     for step in range(steps):
-        chosen = Draws.at(seed, step).randint(len(images), min(batch, len(images)))
-        logits = detector([m[chosen] for m in known])  # (heads, B, classes, H, W)
-        loss = F.cross_entropy(logits.flatten(0, 1), index[chosen].long().repeat(len(logits), 1, 1))
-        loss.backward()
+        chosen = Draws.at(seed, step + 1).randint(len(images), min(batch, len(images)))
+        logits = detector([m[chosen] for m in known])  # (heads, B, classes, POINTS, 1)
+        F.cross_entropy(logits.flatten(0, 1), labels[chosen].repeat(len(logits), 1, 1)).backward()
         optimizer.step()
         optimizer.zero_grad()
     return detector.eval().requires_grad_(False)
+
+
+def at(m: Tensor, where: Tensor, mode: str = "bilinear") -> Tensor:
+    """A map (N, C, h, w) at places of its pictures, (N, POINTS, 1, 2) in [-1, 1]: as if enlarged, then read there."""
+    return F.grid_sample(m, where.to(m), mode=mode, padding_mode="border", align_corners=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from minicc.data import dolls
 from minicc.data.dolls.facts import numbers
+from minicc.data.dolls.wardrobe import CLASSES
 from minicc.data.tensors import on_white
 from minicc.errors import Error
 from minicc.training.cache import digest_of, kept
@@ -34,6 +36,13 @@ def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[st
 def draw_others(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
     """Where the clothes of a second, random outfit of the same dolls are: (N, H, W) uint8, 1 there."""
     return kept_dolls(folder / f"others-{split}-{count}-{size}.safetensors", other, split, count, size)["other"]
+
+
+def draw_worn(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
+    """One garment of each of the same dolls: flat (N, 3, H, W), alone on white; region (N, H, W), 1 where it is or
+    where another one of its kind would be: what is masked when it is changed; slot (N,): its class in the part mask.
+    """
+    return kept_dolls(folder / f"worn-{split}-{count}-{size}.safetensors", worn, split, count, size)
 
 
 def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, count: int, size: int) -> dict[str, Tensor]:
@@ -86,6 +95,35 @@ def other(job: Job) -> Row:
     combinations = "seen" if split == "train" else "any"
     index = doll.wearing(dolls.random_outfit(np.random.default_rng([doll.words, 3]), combinations)).index
     return {"other": ((index > 0) & (index < 6)).astype(np.uint8)}
+
+
+def worn(job: Job) -> Row:
+    """A top, bottom or one-piece of a doll, and the pixels that change when it is changed for another."""
+    split, seed, size = job
+    doll = dolls.draw(seed, size=size, split=split)
+    random = np.random.default_rng([doll.words, 4])
+    slot = str(random.choice([slot for slot in doll.slots if slot in ("top", "bottom", "onepiece")]))
+    changed = doll.wearing(changed_in(doll.outfit, slot, random, "seen" if split == "train" else "any"))
+    region = [np.isin(one.index, garment_classes(one.outfit, slot)) for one in (doll, changed)]
+    return {
+        "flat": channels_first(doll.flat(slot).resize((size, size))),
+        "region": (region[0] | region[1]).astype(np.uint8),
+        "slot": np.array(CLASSES[slot], np.uint8),
+    }
+
+
+def changed_in(outfit: dolls.Outfit, slot: str, random: np.random.Generator, combinations: str) -> dolls.Outfit:
+    """The outfit with another garment in this slot; a one-piece is half of the time changed for a top and a bottom."""
+    if slot == "onepiece" and random.random() < 0.5:
+        two = {name: dolls.random_garment(random, name, combinations) for name in ("top", "bottom")}
+        return replace(outfit, onepiece=None, **two)
+    return replace(outfit, **{slot: dolls.random_garment(random, slot, combinations)})
+
+
+def garment_classes(outfit: dolls.Outfit, slot: str) -> list[int]:
+    """The classes of the part mask that are this slot's, or that stand in a one-piece's place."""
+    names = [slot] if slot != "onepiece" else ["onepiece", "top", "bottom"]
+    return [CLASSES[name] for name in names if getattr(outfit, name) is not None]
 
 
 def channels_first(picture: Image.Image) -> np.ndarray:

@@ -41,6 +41,10 @@ class Draws:
         full = torch.randn((self.world * len(x), *x.shape[1:]), generator=self.generator)
         return self._share(full).to(x)
 
+    def once(self) -> float:
+        """One number in [0, 1) for the whole batch, the same in every process."""
+        return torch.rand((), generator=self.generator).item()
+
     def rand(self, batch: int) -> Tensor:
         """Uniform in [0, 1), (batch,), on the CPU."""
         return self._share(torch.rand(self.world * batch, generator=self.generator))

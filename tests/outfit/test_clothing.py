@@ -1,5 +1,6 @@
 """Finding the clothes: features of locked models, heads that learn from few labels, and the mask that comes of it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from minicc.outfit.clothing import Clothes, ClothingDetector, features
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
 from minicc.small import small_stable_diffusion
-from minicc.training.detector_stage import DetectorStage, fit
+from minicc.training.detector_stage import DetectorStage, at, fit
 from minicc.training.draws import Draws
 
 
@@ -33,7 +34,7 @@ def sd():
 def trained(sd) -> ClothingDetector:
     """Two dolls' labels, read off the features of random models: even those tell colours and edges apart."""
     two = [dolls.draw(i, size=64) for i in range(2)]
-    return fit(lambda x: features(sd, x), pictures(two), parts_of(two), seed=0, steps=150)
+    return fit(lambda x: features(sd, x), pictures(two), parts_of(two), seed=0, steps=300)
 
 
 def found_in(index: np.ndarray) -> Clothes:
@@ -88,6 +89,14 @@ def test_only_the_heads_learn(sd):
     stage(batch, Draws.at(0, 0)).backward()
     assert all(p.grad is not None for p in stage.detector.heads.parameters())
     assert not [p for m in (sd.unet, sd.vae) for p in m.parameters() if p.grad is not None]
+
+
+def test_a_map_read_at_a_place_is_the_enlarged_map_there():
+    m = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    large = torch.nn.functional.interpolate(m, (8, 8), mode="bilinear")
+    centres = (torch.arange(8) + 0.5) / 4 - 1
+    where = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(1, 64, 1, 2).expand(2, -1, -1, -1)
+    torch.testing.assert_close(at(m, where)[..., 0].view(2, 3, 8, 8), large)
 
 
 def test_without_part_labels_skin_and_hair_may_be_called_what_they_are(sd):
@@ -155,3 +164,20 @@ def test_iou_by_hand():
 def test_colours_are_told_apart_in_four_levels_a_channel():
     x = torch.tensor([-1.0, -0.4, 0.1, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
     assert colour_of(x).flatten().tolist() == [0, 21, 42, 63]
+
+
+def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
+    sd.save(tmp_path / "sd")
+    model = ["--sd", str(tmp_path / "sd"), "--device", "cpu"]
+    options = ["--dolls", "4", "--cache", str(tmp_path / "cache"), "--steps", "2", "--batch", "2"]
+    assert main(["train", "detector", *model, *options, "--out", str(tmp_path / "run")]) == 0
+    detector = ["--detector", str(tmp_path / "run" / "detector")]
+    assert (
+        main(
+            ["evaluate", "detector", *model, *detector, "--n", "2", "--labels", "1", "--json", str(tmp_path / "f.json")]
+        )
+        == 0
+    )
+    figures = json.loads((tmp_path / "f.json").read_text())
+    assert {"clothes_iou", "miou", "labels", "baselines"} <= set(figures)
+    assert all(0 <= v <= 1 for v in (figures["clothes_iou"], figures["miou"], *figures["labels"].values()))

@@ -1,0 +1,166 @@
+"""Phase 2: a garment's picture, worn; exact outside the mask, and without a garment phase 1 itself."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from minicc.cli import main
+from minicc.data import dolls
+from minicc.errors import Error, PictureError
+from minicc.models.controlnet import ControlNet
+from minicc.outfit import phase1, phase2
+from minicc.outfit.clothing import Clothes, ClothingDetector
+from minicc.outfit.garment import garment_picture
+from minicc.small import small_controlnet, small_stable_diffusion
+from minicc.training.draws import Draws
+from minicc.training.phase2_stage import Phase2Stage, varied
+from tests.outfit.test_compose import picture, square
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return small_stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def control(sd) -> ControlNet:
+    return small_controlnet(sd)
+
+
+@pytest.fixture
+def mask() -> np.ndarray:
+    return square((70, 50), (20, 10, 40, 40))
+
+
+def garment(colour: str = "red", size: tuple[int, int] = (40, 30)) -> Image.Image:
+    """A rectangle of one colour on white."""
+    sheet = Image.new("RGB", size, "white")
+    ImageDraw.Draw(sheet).rectangle((8, 6, 30, 20), fill=colour)
+    return sheet
+
+
+def test_outside_the_mask_every_value_is_the_characters(sd, control, mask):
+    character = picture((70, 50), "RGBA")
+    result = phase2.generate(sd, control, character, garment(), mask=mask, steps=2)
+    before, after = np.asarray(character), np.asarray(result.image)
+    assert np.array_equal(before[~mask], after[~mask])
+    assert (before[mask] != after[mask]).any()
+
+
+def test_without_a_garment_the_result_is_exactly_phase_1s(sd, control, mask):
+    character = picture((70, 50), "RGB")
+    one = phase1.generate(sd, control, character, mask, "a red dress", steps=2, guidance=3.0, seed=5)
+    two = phase2.generate(sd, control, character, [], mask=mask, prompt="a red dress", steps=2, guidance=3.0, seed=5)
+    assert one.image.tobytes() == two.image.tobytes()
+
+
+def test_with_fresh_zero_convolutions_the_garment_changes_nothing(sd, mask):
+    fresh, character = ControlNet.from_unet(sd.unet), picture((70, 50), "RGB")
+    worn, bare = (phase2.generate(sd, fresh, character, g, mask=mask, steps=2).image for g in (garment(), []))
+    assert worn.tobytes() == bare.tobytes()
+
+
+def test_another_garment_gives_another_picture_and_two_garments_a_third(sd, control, mask):
+    character, red, blue = picture((70, 50), "RGB"), garment("red"), garment("blue", (30, 60))
+    made = [
+        phase2.generate(sd, control, character, g, mask=mask, steps=3).image.tobytes() for g in (red, blue, [red, blue])
+    ]
+    assert len(set(made)) == 3
+
+
+def test_the_detector_finds_the_mask_and_only_the_classes_asked_for(sd, control):
+    class Sees(ClothingDetector):
+        def find(self, *_: object) -> Clothes:
+            index = np.zeros((50, 70), int)
+            index[10:30, 20:40], index[30:45, 20:40] = 1, 2
+            return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), np.zeros((50, 70), np.float32))
+
+    character = picture((70, 50), "RGB")
+    both, top = (
+        np.asarray(phase2.generate(sd, control, character, garment(), detector=Sees([1]), classes=c, steps=1).mask) > 0
+        for c in ((), ("top",))
+    )
+    assert both.sum() == 35 * 20
+    assert top.sum() == 20 * 20
+    assert (both | top).sum() == both.sum()
+
+
+def test_without_mask_and_detector_an_error_says_what_is_missing(sd, control):
+    with pytest.raises(Error, match=r"pass detector=.*or a mask"):
+        phase2.generate(sd, control, picture((70, 50), "RGB"), garment())
+
+
+def test_a_garment_lies_on_white_in_the_middle_whatever_its_picture_was():
+    plain, large = garment(), garment().resize((400, 300), Image.Resampling.NEAREST)
+    on_grey = Image.new("RGB", (90, 90), "grey")
+    on_grey.paste(plain.crop((8, 6, 31, 21)), (60, 3))
+    transparent = Image.new("RGBA", (90, 90))
+    transparent.paste(plain.crop((8, 6, 31, 21)), (5, 70))
+    made = [np.asarray(garment_picture(g, 64)).astype(int) for g in (plain, large, on_grey, transparent)]
+    assert (made[0][32, 32] == (255, 0, 0)).all()
+    assert (made[0][[0, -1]] == 255).all()
+    for other in made[1:]:
+        assert abs(other - made[0]).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("sheet", "words"),
+    [
+        (Image.new("RGB", (20, 20), "white"), "empty"),
+        (Image.new("RGBA", (20, 20)), "empty"),
+        (picture((40, 40), "RGB"), "busy: cut the garment out"),
+    ],
+)
+def test_a_garment_that_cannot_be_told_from_its_ground_is_refused_with_advice(sheet, words):
+    with pytest.raises(PictureError, match=words):
+        garment_picture(sheet, 64)
+
+
+def batch_of(sd, n: int = 2) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    image, other = (torch.rand(n, 3, 32, 32, generator=generator) * 2 - 1 for _ in range(2))
+    mask = torch.zeros(n, 1, 32, 32)
+    mask[:, :, 8:24, 8:24] = 1
+    context = sd.encode_text(["a red dress"] * n)
+    return {"image": image, "garment": other, "mask": mask, "latents": sd.encode_image(image), "context": context}
+
+
+def test_the_loss_of_a_tenth_of_the_batches_does_not_depend_on_the_garment(sd, control):
+    stage, batch = Phase2Stage(sd, control), batch_of(sd)
+    changed = batch | {"garment": -batch["garment"]}
+    with torch.no_grad():
+        same = [torch.equal(stage(batch, Draws.at(0, i)), stage(changed, Draws.at(0, i))) for i in range(60)]
+    assert 1 <= sum(same) <= 14
+
+
+def test_a_varied_garment_stays_on_white_and_its_colours_stay():
+    flat = torch.ones(3, 32, 32)
+    flat[:, 12:20, 10:22] = torch.tensor([1.0, -1.0, -1.0]).view(3, 1, 1)
+    seen = [varied(flat, np.random.default_rng(i)) for i in range(20)]
+    for x in seen:
+        assert (x[0] - 1).abs().max() < 1e-5
+        assert x[1].min() == pytest.approx(-1, abs=0.05)
+        assert (x[:, 0] == 1).all()
+    assert len({x.numpy().tobytes() for x in seen}) == 20
+
+
+def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path):
+    sd.save(tmp_path / "sd")
+    control.save(tmp_path / "start")
+    options = ["--dolls", "6", "--cache", str(tmp_path / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
+    files = ["--sd", str(tmp_path / "sd"), "--control", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
+    assert main(["train", "phase2", *files, *options]) == 0
+    doll = dolls.draw(3, split="test")
+    doll.image.save(tmp_path / "c.png")
+    doll.flat(doll.slots[0]).save(tmp_path / "g.png")
+    Image.fromarray((doll.index == doll.index.max()).astype(np.uint8) * 255).save(tmp_path / "m.png")
+    pictures = [o for n, f in (("character", "c"), ("garment", "g"), ("mask", "m")) for o in (f"--{n}", f"{f}.png")]
+    pictures = [str(tmp_path / o) if o.endswith(".png") else o for o in pictures]
+    trained = ["--sd", str(tmp_path / "sd"), "--control", str(tmp_path / "run" / "controlnet")]
+    out = tmp_path / "o.png"
+    assert main(["phase2", *trained, *pictures, "--steps", "1", "--out", str(out)]) == 0
+    assert Image.open(out).size == (128, 128)
+    assert Path(tmp_path / "run" / "sheet-00000001.png").exists()
