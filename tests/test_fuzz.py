@@ -1,6 +1,6 @@
 """Whatever a user hands in: a result or the package's own clear error; no crash, no code run, no path outside.
 
-A short form in every run; `pytest -m slow tests/test_fuzz.py` gives each of the seven doors 1,500 inputs.
+A short form in every run; `pytest -m slow tests/test_fuzz.py` gives each of the ten doors 1,500 inputs.
 """
 
 import io
@@ -30,7 +30,9 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNetConfig
 from minicc.models.vae import VAEConfig
 from minicc.outfit.compose import read_mask
-from minicc.training import checkpoint
+from minicc.training import checkpoint, commands
+from minicc.training.cache import kept
+from minicc.training.shards import Shards, write_shards
 from minicc.weights.load import load_controlnet, load_stable_diffusion
 from minicc.weights.read import read_state_dict
 
@@ -242,6 +244,67 @@ def test_the_command_line(tmp_path, examples, capsys):
     commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=8)
     without_training = commands.filter(lambda a: "train" not in a and "demo" not in a and "dolls" not in a)
     attack(door, without_training, examples)
+
+
+@inputs
+def test_the_options_of_a_training(tmp_path, examples, monkeypatch, capsys):
+    """Up to where the first doll would be drawn; whatever gets there has a configuration that makes sense."""
+    for name in [name for name in dir(commands) if name.startswith("train_") and name != "train_stage"]:
+        monkeypatch.setattr(commands, name, lambda a, config: config.out)
+    flags = st.sampled_from(
+        ["--steps", "--batch", "--accumulate", "--lr", "--warmup", "--ema", "--seed", "--workers", "--keep", "--dolls",
+         "--save-every", "--sample-every", "--size", "--precision", "--decay", "--vae", "--data", "--compile"]
+    )  # fmt: skip
+    values = st.sampled_from(
+        ["-1", "0", "1", "0.5", "nan", "inf", "-inf", "1e400", "9" * 40, "bf16", "cosine", "", "é"]
+    )
+
+    def door(pairs: list[tuple[str, str]]) -> None:
+        arguments = [word for pair in pairs for word in pair]
+        try:
+            assert main(["train", "vae", "--out", str(tmp_path / "run"), *arguments]) in (0, 2)
+        except SystemExit as stopped:
+            assert stopped.code in (0, 2)
+        assert list(tmp_path.iterdir()) == []
+        capsys.readouterr()
+
+    attack(door, st.lists(st.tuples(flags, st.one_of(values, st.text(max_size=4))), max_size=4), examples)
+
+
+@inputs
+def test_caches(tmp_path, examples):
+    """A damaged cache is made again, whatever is in the file."""
+    good = save({"a": torch.ones(3)}, {"digest": "d"})
+    path = tmp_path / "cache"
+
+    def door(data: bytes) -> None:
+        path.write_bytes(data)
+        assert isinstance(kept(path, "d", lambda: {"a": torch.ones(3)}), dict)
+
+    attack(door, mutated([good, save({}), save({"a": torch.ones(3)})]), examples)
+
+
+@inputs
+def test_shards(tmp_path, examples):
+    folder = write_shards(({"x": torch.ones(2)} for _ in range(3)), tmp_path / "shards", size=3)
+    outside = tmp_path / "outside.tar"
+    outside.write_bytes((folder / "000000.tar").read_bytes())
+    names = st.sampled_from(["000000.tar", "../outside.tar", str(outside), "..", "", ".", "\0", "pipe:touch marker"])
+    lists = st.dictionaries(names, st.one_of(st.just(3), st.integers(), json_values), max_size=2).map(json.dumps)
+    tar = mutated([(folder / "000000.tar").read_bytes()])
+
+    def door(case: tuple[str, bytes]) -> None:
+        (folder / "shards.json").write_text(case[0])
+        (folder / "000000.tar").write_bytes(case[1])
+        try:
+            stream = Shards(folder)
+            assert "outside" not in str(stream.counts)
+            next(stream.samples(0))
+        finally:
+            assert {path.name for path in tmp_path.iterdir()} == {"shards", "outside.tar"}
+            assert {path.name for path in folder.iterdir()} == {"shards.json", "000000.tar"}
+
+    attack(door, st.tuples(st.one_of(st.just('{"000000.tar": 3}'), lists), tar), examples)
 
 
 @inputs

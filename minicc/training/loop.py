@@ -139,8 +139,9 @@ def loader(data: Dataset, run: Run, start: int) -> Iterator[dict[str, Any]]:
     """This process's micro-batches from step `start`, moved to its device."""
     config, here = run.config, place(run.accelerator)
     first, stop = start * config.accumulate, config.steps * config.accumulate
-    if isinstance(data, IterableDataset):  # streams: they know where a step begins, see shards.py
-        batches = DataLoader(data.starting(first, config.batch, *here), batch_size=None)  # type: ignore[attr-defined]
+    if isinstance(data, IterableDataset):  # it knows where a step begins, see shards.py; one worker, or each reads all
+        stream = data.starting(first, config.batch, *here)  # type: ignore[attr-defined]
+        batches = DataLoader(stream, batch_size=None, num_workers=min(1, config.workers))
     else:
         order = Order(len(data), config.batch, config.seed, first, stop, *here)  # type: ignore[arg-type]
         batches = DataLoader(data, batch_sampler=order, num_workers=config.workers)

@@ -82,8 +82,8 @@ class Shards(IterableDataset):
             for shard in rng(self.seed, epoch, 4).permutation(len(names))[self.rank :: self.world]:
                 length = self.counts[names[shard]]
                 if place + length > position:
-                    order = rng(self.seed, epoch, int(shard), 5).permutation(length)
                     raw = self.read(names[shard])
+                    order = rng(self.seed, epoch, int(shard), 5).permutation(length)
                     for index in order[max(0, position - place) :]:
                         yield self.decoded(raw[index], position * self.world + self.rank)
                         position += 1
@@ -126,7 +126,7 @@ def read_index(source: str) -> dict[str, int]:
     try:
         with webdataset().gopen(f"{source}/{INDEX}", "rb") as file:
             counts = json.loads(file.read())
-        if not counts or not all(len(Path(name).parts) == 1 and n > 0 for name, n in counts.items()):
+        if not counts or not all(len(Path(k).parts) == 1 and type(n) is int and n > 0 for k, n in counts.items()):
             raise ValueError("expected {name of a tar file: samples in it}")
     except (OSError, ValueError, TypeError, AttributeError) as problem:
         raise Error(f"{source}/{INDEX} is missing or damaged ({problem}): `write_shards` makes such a folder") from None

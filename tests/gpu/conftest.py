@@ -1,0 +1,14 @@
+"""What needs a GPU: skipped where there is none."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def gpu() -> torch.device:
+    """CUDA, computing float32 in float32."""
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.cuda.empty_cache()
+    return torch.device("cuda")
