@@ -42,7 +42,7 @@ def table(figures: Figures) -> list[str]:
     rows = [f"| | minicc | goal | reached | {' | '.join(others)} |", "|---" * (4 + len(others)) + "|"]
     for key, title, goal, reached in GOALS:
         values = [worst(f) if key == "worst" else f.get(key) for f in (figures, *others.values())]
-        if values[0] is not None:
+        if values[0] is not None and not math.isnan(values[0]):
             yes = "" if not goal else "yes" if reached(figures) else "NO"
             ours, *rest = (f"{value:.3g}" for value in values)
             rows.append(f"| {title} | {ours} | {goal} | {yes} | {' | '.join(rest)} |")

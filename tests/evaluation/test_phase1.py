@@ -15,7 +15,7 @@ from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import to_tensor
 from minicc.evaluation.edits import filled_with_mean
 from minicc.evaluation.fills import fills, redressed
-from minicc.evaluation.goals import table, write_json
+from minicc.evaluation.goals import GOALS, table, write_json
 from minicc.evaluation.phase1 import figures, never_clothed, uncovered
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.swaps import clothed, swaps
@@ -238,3 +238,11 @@ def test_the_table_says_which_goals_are_reached():
     rows = table(ours | {"baselines": {"blend": blend}})
     reached = {row.split(" | ")[0].strip("| "): row.split(" | ")[3] for row in rows[2:]}
     assert list(reached.values()) == ["yes", "NO", "NO", "yes", "yes", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "blend", "reached"), [(0.85, 0.7, True), (0.85, 0.8, False), (0.75, 0.1, False), (0.96, 0.94, True)]
+)
+def test_attributes_beat_the_base_by_ten_points_or_are_nearly_all_right(ours, blend, reached):
+    rule = next(rule for key, _, _, rule in GOALS if key == "attributes_all")
+    assert rule({"attributes_all": ours, "baselines": {"blend": {"attributes_all": blend}}}) == reached
