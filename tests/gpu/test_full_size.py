@@ -19,6 +19,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.training.config import TrainConfig
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
+from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.stage import Stage
 from minicc.training.stages import BaseStage, Phase1Stage
 
@@ -36,7 +37,8 @@ class Characters(Dataset):
         mask = torch.zeros(1, SIDE, SIDE)
         mask[:, SIDE // 4 : SIDE // 2, SIDE // 4 : SIDE // 2] = 1
         z = torch.randn(4, SIDE // 8, SIDE // 8, generator=torch.Generator().manual_seed(key[0]))
-        given = {"image": torch.zeros(3, SIDE, SIDE), "mask": mask, "latents": z, "context": torch.zeros(77, 768)}
+        grey = torch.zeros(3, SIDE, SIDE)
+        given = {"image": grey, "garment": grey, "mask": mask, "latents": z, "context": torch.zeros(77, 768)}
         return given | {"ids": torch.zeros(77, dtype=torch.long), "name": f"character {key[0]}"}
 
 
@@ -46,12 +48,17 @@ def phase1() -> Stage:
     return Phase1Stage(sd, ControlNet.from_unet(sd.unet))
 
 
+def phase2() -> Stage:
+    sd = random_stable_diffusion("full").to("cuda")
+    return Phase2Stage(sd, ControlNet.from_unet(sd.unet))
+
+
 def base() -> Stage:
     return BaseStage(random_stable_diffusion("full"))
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
-@pytest.mark.parametrize("make", [phase1, base])
+@pytest.mark.parametrize("make", [phase1, phase2, base])
 def test_one_step_at_full_size_needs_the_memory_that_was_foretold(gpu, tmp_path, make, precision):
     stage, data = make(), Characters()
     foretold = estimate(stage, default_collate([data[0, 0]]), half=precision != "no")
