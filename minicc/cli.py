@@ -74,6 +74,7 @@ def add_sampling(p: argparse.ArgumentParser, guidance: float = 7.5) -> None:
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
     p.add_argument("--guidance", type=float, default=guidance, help=f"classifier-free guidance, 1 is none [{guidance}]")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--compile", action="store_true", help="torch.compile: minutes at first, for many variants")
     p.add_argument("--out", type=Path, required=True)
 
 
@@ -149,6 +150,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
+    p.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
@@ -229,6 +231,8 @@ def run_phase1(a: argparse.Namespace) -> None:
     note(*character.info["notes"], *mask.info["notes"])
     sd = load_models(a)
     control = ControlNet.load(a.control, unet=sd.unet)
+    if a.compile:
+        sd.compile(control)
     results = phase1.variants(
         sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
         guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
@@ -248,6 +252,8 @@ def run_phase2(a: argparse.Namespace) -> None:
     note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
     sd = load_models(a)
     control = ControlNet.load(a.control, unet=sd.unet)
+    if a.compile:
+        sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)
     results = phase2.variants(
         sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,

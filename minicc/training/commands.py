@@ -33,6 +33,7 @@ from minicc.weights.load import load_vae
 
 CONFIG = (
     "steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit",
+    "optimizer",
     "compile", "channels_last", "save_every", "sample_every", "keep", "device",
 )  # fmt: skip
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minicc.errors import Error
 
-DECAYS, PRECISIONS = ("constant", "cosine"), ("no", "bf16", "fp16")
+CHOICES = {"decay": ("constant", "cosine"), "precision": ("no", "bf16", "fp16"), "optimizer": ("adamw", "muon")}
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class TrainConfig:
     lr: float = 1e-4  # after the warm-up
     warmup: int = 100  # steps of linear warm-up
     decay: str = "constant"  # or "cosine": to a tenth of lr at the last step
+    optimizer: str = "adamw"  # or "muon": several times fewer steps where all weights are new
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.0  # decay of the weights' moving average; 0: none
@@ -45,7 +46,8 @@ class TrainConfig:
                 raise Error(f"{name} is {value}: expected 0 or more")
         if not 0 <= self.ema < 1:
             raise Error(f"ema is {self.ema}: expected a decay below 1, such as 0.999, or 0 for no average")
-        if self.decay not in DECAYS or self.precision not in PRECISIONS:
-            raise Error(
-                f"decay is {self.decay!r}, one of {DECAYS}; precision is {self.precision!r}, one of {PRECISIONS}"
-            )
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise Error(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
+        if self.eight_bit and self.optimizer != "adamw":
+            raise Error(f"eight_bit is AdamW's: leave it out, or {self.optimizer}")

@@ -21,6 +21,7 @@ from minicc.training.config import TrainConfig
 from minicc.training.curves import Curves
 from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
+from minicc.training.muon import Muon
 from minicc.training.stage import Stage
 
 SMALLER = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"
@@ -75,8 +76,7 @@ def start_run(stage: Stage, config: TrainConfig) -> Run:
     if config.compile:
         for module in stage.heavy:
             module.compile()
-    parameters = [p for p in stage.parameters() if p.requires_grad]
-    model, optimizer = accelerator.prepare(stage, adamw(parameters, config))
+    model, optimizer = accelerator.prepare(stage, optimizer_of(stage, config))
     return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config)
 
 
@@ -125,7 +125,11 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.lr * warm * (0.55 + 0.45 * math.cos(math.pi * min(1.0, done)))
 
 
-def adamw(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def optimizer_of(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW, in 8 bit if asked for, or Muon, over what requires a gradient."""
+    if config.optimizer == "muon":
+        return Muon(stage, lr=config.lr, weight_decay=config.weight_decay)
+    parameters = [p for p in stage.parameters() if p.requires_grad]
     if not config.eight_bit:
         return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
     try:
