@@ -106,3 +106,21 @@ def test_a_device_that_is_not_there_is_an_error_of_ours(device):
 def test_the_public_face_is_there():
     for name in minicc.__all__:
         assert hasattr(minicc, name)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_model_is_one_graph_and_predicts_the_same(backend):
+    """One graph each for the U-Net and the ControlNet, no break; "eager" traces them and leaves the kernels alone."""
+    sd = small_stable_diffusion()
+    control = small_controlnet(sd)
+    context, x = sd.encode_text(["a red dress"]), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    hint = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    @torch.no_grad()
+    def predicted() -> torch.Tensor:
+        model = sd.guided(context, sd.encode_text([""]), 7.5, controls=[Hinted.of(control, hint)])
+        return model(x, torch.tensor([500]))
+
+    expected = predicted()
+    assert sd.compile(control, backend=backend, fullgraph=True) is sd
+    torch.testing.assert_close(predicted(), expected, atol=1e-4, rtol=1e-4)
