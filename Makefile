@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test slow lint install clean
+.PHONY: demo test slow lint student site install clean
 
 demo: $(READY)
 	$(BIN)/minicc demo --out out/demo
@@ -25,6 +25,14 @@ lint: $(READY)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# The notebooks for a class: stubs where the solutions were, no outputs.
+student: $(READY)
+	$(BIN)/python tools/student.py build/student notebooks/*.ipynb
+
+# The course as pages, from the notebooks' stored outputs; they need no network.
+site: $(READY)
+	$(BIN)/python tools/site.py build/site notebooks/*.ipynb
+
 install: $(READY)
 
 # torch first and exactly: a range would let pip take a build for another accelerator.
@@ -34,8 +42,8 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV): some minutes and 2 GB, once"
 	$(BIN)/python -m pip install --quiet $(TORCH)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[course,dev,site]'
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out build .pytest_cache .mypy_cache .ruff_cache .hypothesis
