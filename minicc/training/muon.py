@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
         return (0.2 * math.sqrt(max(G.shape)) * orthogonal(G)).view_as(p)
 
     def adam(self, p: Tensor, g: Tensor, group: dict[str, Any]) -> Tensor:
-        """AdamW's direction for one vector p with gradient g (Loshchilov & Hutter 2017, arXiv 1711.05101, algorithm 2)."""
+        """AdamW's direction for a vector p with gradient g (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2)."""
         state, (beta1, beta2) = self.state[p], group["betas"]
         if not state:
             state |= {"step": torch.zeros(()), "mean": torch.zeros_like(p), "square": torch.zeros_like(p)}
