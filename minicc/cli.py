@@ -6,40 +6,24 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from minicc import run
 from minicc.errors import Error
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from minicc.outfit.phase1 import Result
-    from minicc.pipeline import StableDiffusion
-
 Command = Callable[[argparse.Namespace], None]
-said: set[str] = set()  # the notes of this run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an Error becomes one line on stderr and exit status 2."""
     arguments = parser().parse_args(argv)
-    said.clear()
-    warnings.showwarning = lambda message, *_, **__: note(str(message))
+    run.said.clear()
+    warnings.showwarning = lambda message, *_, **__: run.note(str(message))
     try:
         arguments.run(arguments)
     except Error as problem:
         print(f"minicc: {problem}", file=sys.stderr)
         return 2
     return 0
-
-
-def note(*messages: str) -> None:
-    """Each on stderr as one line; none twice."""
-    for message in messages:
-        line = " ".join(message.split())
-        if line not in said:
-            said.add(line)
-            print(f"minicc: note: {line}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,7 +66,7 @@ def add_demo(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the pictures [out/demo]")
     p.add_argument("--steps", type=int, default=50)
     p.add_argument("--seed", type=int, default=0)
-    p.set_defaults(run=run_demo)
+    p.set_defaults(run=run.run_demo)
 
 
 def add_phase1(p: argparse.ArgumentParser) -> None:
@@ -97,7 +81,7 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
     p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
     p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")
     add_sampling(p)
-    p.set_defaults(run=run_phase1)
+    p.set_defaults(run=run.run_phase1)
 
 
 def add_phase2(p: argparse.ArgumentParser) -> None:
@@ -116,7 +100,7 @@ def add_phase2(p: argparse.ArgumentParser) -> None:
     p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
     p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")
     add_sampling(p, guidance=2.0)
-    p.set_defaults(run=run_phase2)
+    p.set_defaults(run=run.run_phase2)
 
 
 def add_detect(p: argparse.ArgumentParser) -> None:
@@ -128,7 +112,7 @@ def add_detect(p: argparse.ArgumentParser) -> None:
     p.add_argument("--parts", action="store_true", help="write all classes as a palette picture")
     p.add_argument("--uncertainty", type=Path, help="also write how unsure the detector is, white where it is")
     p.add_argument("--out", type=Path, required=True)
-    p.set_defaults(run=run_detect)
+    p.set_defaults(run=run.run_detect)
 
 
 def add_train(p: argparse.ArgumentParser) -> None:
@@ -158,7 +142,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--channels-last", action="store_true", help="lay pictures out pixel by pixel")
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
-    p.set_defaults(run=run_train)
+    p.set_defaults(run=run.run_train)
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
@@ -174,7 +158,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
     p.add_argument("--guidance", type=float, default=5.0, help="[5]")
     p.add_argument("--json", type=Path, help="write the figures to this file as well")
-    p.set_defaults(run=run_evaluate)
+    p.set_defaults(run=run.run_evaluate)
 
 
 def add_dolls(p: argparse.ArgumentParser) -> None:
@@ -183,7 +167,7 @@ def add_dolls(p: argparse.ArgumentParser) -> None:
     p.add_argument("-n", type=int, default=48, help="how many [48]")
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--seed", type=int, default=0, help="of the first doll; the others follow")
-    p.set_defaults(run=run_dolls)
+    p.set_defaults(run=run.run_dolls)
 
 
 def add_export(p: argparse.ArgumentParser) -> None:
@@ -191,7 +175,7 @@ def add_export(p: argparse.ArgumentParser) -> None:
     p.add_argument("--control", help="export this ControlNet instead of a whole model")
     p.add_argument("--layout", choices=["diffusers", "compvis"], required=True)
     p.add_argument("--out", type=Path, required=True)
-    p.set_defaults(run=run_export)
+    p.set_defaults(run=run.run_export)
 
 
 def add_bench(p: argparse.ArgumentParser) -> None:
@@ -200,147 +184,7 @@ def add_bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     types = ["float32", "bfloat16", "float16"]
     p.add_argument("--dtype", nargs="+", choices=types, default=types[:2], help="of the U-Net [float32 bfloat16]")
-    p.set_defaults(run=run_bench)
-
-
-def load_models(a: argparse.Namespace) -> "StableDiffusion":
-    """The models that the options name; torch is imported late, so that --help is quick."""
-    import torch
-
-    import minicc
-
-    dtype = getattr(torch, a.dtype) if a.dtype else None
-    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction)
-    note(*sd.notes)
-    return sd
-
-
-def run_demo(a: argparse.Namespace) -> None:
-    from minicc.outfit.demo import demo
-
-    demo(a.out, steps=a.steps, seed=a.seed)
-
-
-def run_phase1(a: argparse.Namespace) -> None:
-    from minicc.data.pictures import open_mask, open_picture
-    from minicc.models.controlnet import ControlNet
-    from minicc.outfit import phase1
-
-    outs = outputs(a)
-    character, mask = open_picture(a.character), open_mask(a.mask)
-    note(*character.info["notes"], *mask.info["notes"])
-    sd = load_models(a)
-    control = ControlNet.load(a.control, unet=sd.unet)
-    if a.compile:
-        sd.compile(control)
-    results = phase1.variants(
-        sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
-        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
-    )  # fmt: skip
-    write_results(a, character, results, outs)
-
-
-def run_phase2(a: argparse.Namespace) -> None:
-    from minicc.data.pictures import open_mask, open_picture
-    from minicc.models.controlnet import ControlNet
-    from minicc.outfit import phase2
-    from minicc.outfit.clothing import ClothingDetector
-
-    outs = outputs(a)
-    character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
-    mask = open_mask(a.mask) if a.mask else None
-    note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
-    sd = load_models(a)
-    control = ControlNet.load(a.control, unet=sd.unet)
-    if a.compile:
-        sd.compile(control)
-    detector = None if mask else ClothingDetector.load(a.detector)
-    results = phase2.variants(
-        sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
-        seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
-        feather=a.feather, progress=True,
-    )  # fmt: skip
-    write_results(a, character, results, outs)
-
-
-def outputs(a: argparse.Namespace) -> list[Path]:
-    """Where the results go; Error if nothing can be written there, before anything is loaded."""
-    from minicc.data.write import check_writable
-
-    outs = numbered(a.out, a.variants)
-    check_writable(*outs, *([a.sheet] if a.sheet else []))
-    return outs
-
-
-def write_results(
-    a: argparse.Namespace, character: "Image.Image", results: "Sequence[Result]", outs: Sequence[Path]
-) -> None:
-    """Results, the sheet if it was asked for, and what there is to say about them."""
-    from minicc.data.write import save_pictures
-    from minicc.outfit.sheet import contact_sheet
-
-    note(*results[0].notes)
-    pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
-    sheet = {a.sheet: contact_sheet(character, list(results))} if a.sheet else {}
-    print(*save_pictures(pictures | sheet), sep="\n")
-
-
-def numbered(path: Path, count: int) -> list[Path]:
-    """The path itself, or for several results one path each, numbered before the suffix."""
-    if count < 1:
-        raise Error(f"--variants {count}: expected 1 or more")
-    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
-
-
-def run_detect(a: argparse.Namespace) -> None:
-    from minicc.data.pictures import open_picture
-    from minicc.outfit.clothing import ClothingDetector
-    from minicc.outfit.detect import detect
-
-    image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
-    a.out.parent.mkdir(parents=True, exist_ok=True)
-    print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
-
-
-def run_train(a: argparse.Namespace) -> None:
-    from minicc.training.commands import train_stage
-
-    print(train_stage(a))
-
-
-def run_evaluate(a: argparse.Namespace) -> None:
-    from minicc.evaluation.commands import evaluate_stage
-
-    evaluate_stage(a)
-
-
-def run_dolls(a: argparse.Namespace) -> None:
-    from minicc.data import dolls
-
-    if not (a.sheet or a.folder):
-        raise Error("say what to write: --sheet FILE.png, or --folder FOLDER")
-    drawn = [dolls.draw(seed, size=a.size) for seed in range(a.seed, a.seed + a.n)]
-    if a.sheet:
-        a.sheet.parent.mkdir(parents=True, exist_ok=True)
-        dolls.contact_sheet(drawn).save(a.sheet)
-        print(a.sheet)
-    if a.folder:
-        dolls.export(a.folder, drawn)
-        print(a.folder)
-
-
-def run_export(a: argparse.Namespace) -> None:
-    from minicc.models.controlnet import ControlNet
-
-    model = ControlNet.load(a.control) if a.control else load_models(a)
-    print(model.save(a.out, layout=a.layout))
-
-
-def run_bench(a: argparse.Namespace) -> None:
-    from minicc.evaluation.bench import bench
-
-    for line in bench(a.size, a.rounds, a.device, a.dtype):
-        print(line, flush=True)
+    p.set_defaults(run=run.run_bench)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,166 @@
+"""What the commands of the command line do. Everything heavy is imported by the command that needs it."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minicc.errors import Error
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from minicc.outfit.phase1 import Result
+    from minicc.pipeline import StableDiffusion
+
+said: set[str] = set()  # the notes of this run
+
+
+def note(*messages: str) -> None:
+    """Each on stderr as one line; none twice."""
+    for message in messages:
+        line = " ".join(message.split())
+        if line not in said:
+            said.add(line)
+            print(f"minicc: note: {line}", file=sys.stderr)
+
+
+def load_models(a: argparse.Namespace) -> "StableDiffusion":
+    """The models that the options name."""
+    import torch
+
+    import minicc
+
+    dtype = getattr(torch, a.dtype) if a.dtype else None
+    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction)
+    note(*sd.notes)
+    return sd
+
+
+def run_demo(a: argparse.Namespace) -> None:
+    from minicc.outfit.demo import demo
+
+    demo(a.out, steps=a.steps, seed=a.seed)
+
+
+def run_phase1(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_mask, open_picture
+    from minicc.models.controlnet import ControlNet
+    from minicc.outfit import phase1
+
+    outs = outputs(a)
+    character, mask = open_picture(a.character), open_mask(a.mask)
+    note(*character.info["notes"], *mask.info["notes"])
+    sd = load_models(a)
+    control = ControlNet.load(a.control, unet=sd.unet)
+    if a.compile:
+        sd.compile(control)
+    results = phase1.variants(
+        sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
+        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
+    )  # fmt: skip
+    write_results(a, character, results, outs)
+
+
+def run_phase2(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_mask, open_picture
+    from minicc.models.controlnet import ControlNet
+    from minicc.outfit import phase2
+    from minicc.outfit.clothing import ClothingDetector
+
+    outs = outputs(a)
+    character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
+    mask = open_mask(a.mask) if a.mask else None
+    note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
+    sd = load_models(a)
+    control = ControlNet.load(a.control, unet=sd.unet)
+    if a.compile:
+        sd.compile(control)
+    detector = None if mask else ClothingDetector.load(a.detector)
+    results = phase2.variants(
+        sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
+        seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
+        feather=a.feather, progress=True,
+    )  # fmt: skip
+    write_results(a, character, results, outs)
+
+
+def outputs(a: argparse.Namespace) -> list[Path]:
+    """Where the results go; Error if nothing can be written there, before anything is loaded."""
+    from minicc.data.write import check_writable
+
+    outs = numbered(a.out, a.variants)
+    check_writable(*outs, *([a.sheet] if a.sheet else []))
+    return outs
+
+
+def write_results(
+    a: argparse.Namespace, character: "Image.Image", results: "Sequence[Result]", outs: Sequence[Path]
+) -> None:
+    """Results, the sheet if it was asked for, and what there is to say about them."""
+    from minicc.data.write import save_pictures
+    from minicc.outfit.sheet import contact_sheet
+
+    note(*results[0].notes)
+    pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
+    sheet = {a.sheet: contact_sheet(character, list(results))} if a.sheet else {}
+    print(*save_pictures(pictures | sheet), sep="\n")
+
+
+def numbered(path: Path, count: int) -> list[Path]:
+    """The path itself, or for several results one path each, numbered before the suffix."""
+    if count < 1:
+        raise Error(f"--variants {count}: expected 1 or more")
+    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
+
+
+def run_detect(a: argparse.Namespace) -> None:
+    from minicc.data.pictures import open_picture
+    from minicc.outfit.clothing import ClothingDetector
+    from minicc.outfit.detect import detect
+
+    image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
+    a.out.parent.mkdir(parents=True, exist_ok=True)
+    print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
+
+
+def run_train(a: argparse.Namespace) -> None:
+    from minicc.training.commands import train_stage
+
+    print(train_stage(a))
+
+
+def run_evaluate(a: argparse.Namespace) -> None:
+    from minicc.evaluation.commands import evaluate_stage
+
+    evaluate_stage(a)
+
+
+def run_dolls(a: argparse.Namespace) -> None:
+    from minicc.data import dolls
+
+    if not (a.sheet or a.folder):
+        raise Error("say what to write: --sheet FILE.png, or --folder FOLDER")
+    drawn = [dolls.draw(seed, size=a.size) for seed in range(a.seed, a.seed + a.n)]
+    if a.sheet:
+        a.sheet.parent.mkdir(parents=True, exist_ok=True)
+        dolls.contact_sheet(drawn).save(a.sheet)
+        print(a.sheet)
+    if a.folder:
+        dolls.export(a.folder, drawn)
+        print(a.folder)
+
+
+def run_export(a: argparse.Namespace) -> None:
+    from minicc.models.controlnet import ControlNet
+
+    model = ControlNet.load(a.control) if a.control else load_models(a)
+    print(model.save(a.out, layout=a.layout))
+
+
+def run_bench(a: argparse.Namespace) -> None:
+    from minicc.evaluation.bench import bench
+
+    for line in bench(a.size, a.rounds, a.device, a.dtype):
+        print(line, flush=True)
