@@ -94,7 +94,7 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
 
     A damaged one (cut short, not a safetensors file) is passed over with a warning that names it.
     """
-    for stale in folder.glob("*.tmp"):  # of a run that was killed while it wrote
+    for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:  # of a run killed while it wrote
         stale.unlink()
     for path in reversed(checkpoints(folder)):
         try:
@@ -132,7 +132,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        if name == "exp_avg" and value.shape != parameters[int(index)].shape:
+        if name in ("exp_avg", "momentum", "mean") and value.shape != parameters[int(index)].shape:
             raise ValueError(f"the optimizer's state {index} is {value.shape}, not {parameters[int(index)].shape}")
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -1,6 +1,7 @@
 """Muon against the exact orthogonal factor, and its AdamW against torch's."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,10 @@ from torch import nn
 
 from minicc.models.vae import VAE
 from minicc.small import VAE_
+from minicc.training.loop import train
 from minicc.training.muon import Muon, hidden_matrices, orthogonal
+from tests.training.runs import assert_same_run
+from tests.training.toy import Rows, ToyStage, toy_config
 
 
 @pytest.mark.parametrize("shape", [(32, 64), (64, 32), (48, 48)])
@@ -68,3 +72,11 @@ def test_locked_weights_are_left_alone():
     optimizer.step()
     assert torch.equal(layers[0].weight, before)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == 2
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_bit_identical(tmp_path):
+    whole = toy_config(tmp_path / "whole", steps=20, save_every=10, optimizer="muon")
+    train(ToyStage(), Rows(), whole)
+    for steps in (10, 20):
+        train(ToyStage(), Rows(), replace(whole, out=tmp_path / "parts", steps=steps))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")

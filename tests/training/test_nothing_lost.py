@@ -107,6 +107,20 @@ def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_pa
     assert list(tmp_path.glob("*.tmp")) == []
 
 
+def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
+    for name in ("step-00000002.tmp", ".tmpAbCdEf"):  # ours, and the one that safetensors writes first
+        (tmp_path / name).write_bytes(b"half")
+    assert checkpoint.latest(tmp_path)[0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001.safetensors"]
+
+
+def test_a_run_of_another_optimizer_is_not_resumed(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+    with pytest.raises(Error, match="checkpoints of another run"):
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=10, optimizer="muon"))
+
+
 def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
 
