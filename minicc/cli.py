@@ -146,8 +146,9 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["base", "phase1", "detector"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector"])
     add_models(p)
+    p.add_argument("--vae", type=Path, help="vae: a folder or file of a VAE alone [the whole model's]")
     p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
     p.add_argument("--control", default="tiny-phase1", help="phase1: file, folder or shipped name [tiny-phase1]")
     p.add_argument("--labels", type=int, nargs="*", default=[1, 5, 20, 100], help="detector: numbers of labels")

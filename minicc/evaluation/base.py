@@ -44,6 +44,13 @@ def evaluate_base(
     }
 
 
+def evaluate_reader(reader: AttributeReader, n: int = 200, seed: int = 0) -> Figures:
+    """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes at once."""
+    dolls = test_dolls(FIRST + seed * 100_000, n)
+    right = scores(reader.read(pictures(dolls)) == facts_of(dolls))
+    return {"reader_on_truth": right["attributes_all"], "attributes": right["attributes"]}
+
+
 def test_dolls(first: int, n: int) -> list[Doll]:
     """Dolls of the test split in held-out combinations."""
     return [draw(first + i, split="test", combinations="heldout") for i in range(n)]

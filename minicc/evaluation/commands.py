@@ -3,31 +3,48 @@
 from argparse import Namespace
 from collections.abc import Mapping
 
+import torch
+
 from minicc.errors import Error
 from minicc.evaluation.art import evaluate_art
-from minicc.evaluation.base import evaluate_base
+from minicc.evaluation.base import evaluate_base, evaluate_reader
 from minicc.evaluation.detector import evaluate_detector
 from minicc.evaluation.goals import Figures, table, write_json
 from minicc.evaluation.phase1 import evaluate_phase1
 from minicc.evaluation.reader import AttributeReader, load_reader
+from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
+from minicc.weights.load import load_vae
 
 
 def evaluate_stage(a: Namespace) -> None:
     """Measure what the options name; print the figures, and write them if `--json` says where."""
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
-    sd = load(a.sd, device=a.device, prediction=a.prediction)
+    alone = {"vae": vae, "reader": reader}
     stages = {"base": base, "phase1": phase1, "detector": detector}
     asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
-    figures = {**asked, **stages[a.stage](a, sd)}
+    if a.stage in alone:
+        figures = {"n": a.n, "seed": a.seed, **alone[a.stage](a)}
+    else:
+        figures = {**asked, **stages[a.stage](a, load(a.sd, device=a.device, prediction=a.prediction))}
     print("\n".join(lines(figures)))
     if "baselines" in figures:
         print("\n".join(table(figures)))
     if a.json:
         write_json(a.json, figures)
+
+
+def vae(a: Namespace) -> Figures:
+    """Of a whole model, or of the VAE in a folder or file of its own."""
+    model = load_vae(a.vae, dtype=torch.float32).eval() if a.vae else load(a.sd, device="cpu").vae
+    return evaluate_vae(model, a.n, a.seed)
+
+
+def reader(a: Namespace) -> Figures:
+    return evaluate_reader(reader_of(a), a.n, a.seed)
 
 
 def base(a: Namespace, sd: StableDiffusion) -> Figures:

@@ -115,6 +115,17 @@ def test_phase_1_changed_the_copy_and_nothing_else(runs):
     assert (sd.unet.conv_in.weight - control.conv_in.weight).abs().max() < 1e-2
 
 
+def test_evaluate_vae_and_reader_alone(runs, tmp_path):
+    out, options = tmp_path / "figures.json", ["--n", "3", "--json", str(tmp_path / "figures.json")]
+    assert main(["evaluate", "vae", "--vae", str(runs / "vae" / "vae"), *options]) == 0
+    figures = json.loads(out.read_text())
+    assert 0 < figures["vae_psnr"] < 40
+    assert {"vae_ssim", "garment_psnr", "garment_ssim"} <= set(figures)
+    assert main(["evaluate", "reader", "--reader", str(runs / "reader" / "reader"), *options]) == 0
+    figures = json.loads(out.read_text())
+    assert 0 <= figures["reader_on_truth"] <= min(figures["attributes"].values())
+
+
 def test_evaluate_base_writes_every_figure(runs, tmp_path):
     out = tmp_path / "figures.json"
     options = ["--sd", str(runs / "base" / "sd"), "--reader", str(runs / "reader" / "reader"), "--device", "cpu"]
