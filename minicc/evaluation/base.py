@@ -45,7 +45,7 @@ def evaluate_base(
 
 
 def evaluate_reader(reader: AttributeReader, n: int = 200, seed: int = 0) -> Figures:
-    """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes at once."""
+    """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes."""
     dolls = test_dolls(FIRST + seed * 100_000, n)
     right = scores(reader.read(pictures(dolls)) == facts_of(dolls))
     return {"reader_on_truth": right["attributes_all"], "attributes": right["attributes"]}
