@@ -15,7 +15,7 @@ from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model
 from minicc.errors import Error
-from minicc.models.blocks import Context, KeysValues, keys_values
+from minicc.models.blocks import Context, KeysValues, TransformerBlock, keys_values
 from minicc.models.controlnet import Control, ControlNet
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import SHIPPED as CLIP_TOKENIZER
@@ -127,6 +127,8 @@ class StableDiffusion:
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)
+        for c in controls:
+            text |= c.in_decoder(copies)
         speakers = [c.on(context) if guess_mode else c.on(branches, copies) for c in controls]
 
         def control(x: Tensor, t: Tensor) -> Control | None:
@@ -209,9 +211,23 @@ class Hinted:
 
         return control
 
+    def in_decoder(self, copies: int) -> KeysValues:
+        """Layers that a garment adds to the locked decoder, if its ControlNet has any; on the last of the branches."""
+        return {m: on_last(f, copies) for m, f in self.garment.items() if isinstance(m, TransformerBlock)}
+
     def __call__(self, x: Tensor, t: Tensor, context: Context) -> Control:
         features = self.features.repeat(len(x) // len(self.features), 1, 1, 1)
         return self.net.control(x, t, context, features) * self.strength
+
+
+def on_last(layer: Callable[[Tensor], Tensor], copies: int) -> Callable[[Tensor], Tensor]:
+    """The layer for the last of a batch's parts, zeros for the others."""
+
+    def added(x: Tensor) -> Tensor:
+        *others, last = x.chunk(copies)
+        return torch.cat([*map(torch.zeros_like, others), layer(last)])
+
+    return added
 
 
 def on_second_half(control: Control) -> Control:

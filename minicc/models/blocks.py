@@ -4,6 +4,7 @@ Attribute names are the checkpoint's names (diffusers' layout), so no table stan
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,30 +91,35 @@ class Attention(nn.Module):
 
 
 KeyValue = tuple[Tensor, Tensor]  # (1 or B, heads, M, d) each
-KeysValues = dict[Attention, KeyValue]  # of cross-attentions: what they see; of self-attentions: what they see besides
+# What modules find in a context. A cross-attention: what it sees; a self-attention: what it sees besides its own picture;
+# a transformer block: a layer added to it. What others keep under their names is their own affair.
+KeysValues = dict[nn.Module, Any]
 Context = Tensor | KeysValues  # (B, L, D) from the text encoder, or what `keys_values` made of it
+
+
+def transformers(module: nn.Module) -> "list[TransformerBlock]":
+    """All transformer blocks of a module, in their order."""
+    return [m for m in module.modules() if isinstance(m, TransformerBlock)]
 
 
 def keys_values(module: nn.Module, context: Tensor) -> KeysValues:
     """The text's keys and values for every cross-attention in a module: constant, so a sampler computes them once."""
-    cross = [m for m in module.modules() if isinstance(m, TransformerBlock)]
-    return {m.attn2: m.attn2.keys_values(context) for m in cross}
+    return {block.attn2: block.attn2.keys_values(context) for block in transformers(module)}
 
 
 class Recording(KeysValues):
-    """A context that takes along, in `taken`, the keys and values of every self-attention that it passes."""
+    """A context that takes along, in `tokens`, the tokens (B, N, C) that each attention on its way is asked with."""
 
-    def __init__(self, text: KeysValues):
-        super().__init__(text)
-        self.taken: KeysValues = {}
+    def __init__(self, context: KeysValues):
+        super().__init__(context)
+        self.tokens: dict[Attention, Tensor] = {}
 
 
-def seen_beside(attention: Attention, h: Tensor, context: Context) -> KeyValue | None:
-    """What this self-attention sees beside its own picture h: a garment's keys and values, if the context has them."""
+def noted(attention: Attention, h: Tensor, context: Context) -> Tensor:
+    """h, the tokens that this attention is asked with; a context that records takes them along."""
     if isinstance(context, Recording):
-        context.taken[attention] = attention.keys_values(h)
-        return None
-    return context.get(attention) if isinstance(context, dict) else None
+        context.tokens[attention] = h
+    return h
 
 
 class GEGLU(nn.Module):
@@ -152,9 +158,11 @@ class TransformerBlock(nn.Module):
         self.ff = FeedForward(channels)
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
-        h = self.norm1(x)
-        x = x + self.attn1(h, beside=seen_beside(self.attn1, h, context))
-        x = x + self.attn2(self.norm2(x), context)
+        found = context if isinstance(context, dict) else {}
+        x = x + self.attn1(noted(self.attn1, self.norm1(x), context), beside=found.get(self.attn1))
+        x = x + self.attn2(noted(self.attn2, self.norm2(x), context), context)
+        if self in found:  # a layer that was added to this block, see models/garment_ways.py
+            x = x + found[self](x)
         return x + self.ff(self.norm3(x))
 
 

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -73,10 +74,41 @@ class HintEncoder(nn.Module):
         self.conv_out = zero_conv(channels[-1], out_channels, kernel_size=3)
 
     def forward(self, hint: Tensor) -> Tensor:
-        h = F.silu(self.conv_in(hint))
+        """hint: as many channels as there are, or three: then the others are filled in, see `completed`."""
+        h = F.silu(self.conv_in(completed(hint, self.conv_in.in_channels)))
         for conv in self.blocks:
             h = F.silu(conv(h))
         return self.conv_out(h)
+
+
+def completed(hint: Tensor, channels: int) -> Tensor:
+    """A picture's three channels → as many as an encoder expects: two more are positions, three more a garment.
+
+    5: hint, positions; 6: hint, garment; 8: hint, positions, garment. The garment is left out here: its channels are 0.
+    """
+    if hint.shape[1] != 3 or channels == 3:
+        return hint
+    if channels in (5, 8):
+        hint = torch.cat([hint, positions(hint)], dim=1)
+    return F.pad(hint, (0, 0, 0, 0, 0, channels - hint.shape[1]))
+
+
+def positions(x: Tensor) -> Tensor:
+    """Where each pixel lies, (B, 2, H, W): from the left and from the top, in (0, 1)."""
+    height, width = x.shape[-2:]
+    down, right = ((torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n for n in (height, width))
+    both = torch.stack([right.expand(height, width), down[:, None].expand(height, width)])
+    return both.expand(len(x), -1, -1, -1)
+
+
+def widened(control: "ControlNet", channels: int) -> "ControlNet":
+    """The same ControlNet for a hint of more channels, whose weights are zero: it does what it did until it learns."""
+    wide = type(control)(control.config, control.hint_channels, channels)
+    state = control.state_dict()
+    key = "controlnet_cond_embedding.conv_in.weight"
+    state[key] = F.pad(state[key], (0, 0, 0, 0, 0, channels - control.conditioning_channels))
+    wide.load_state_dict(state)
+    return wide.to(state[key].device, state[key].dtype)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from minicc.errors import Error
-from minicc.models.blocks import KeysValues, Recording, keys_values
+from minicc.models.blocks import Attention, KeysValues, Recording, keys_values, transformers
 from minicc.models.controlnet import ControlNet
 
 
@@ -20,10 +20,16 @@ def see(control: ControlNet, garment: Tensor, empty: Tensor) -> KeysValues:
     garment attends to itself alone, at t = 0, without a hint: nothing here changes from step to step, so a sampler
     computes it once. Join the result to the text's: `keys_values(control, context) | see(control, garment, empty)`.
     """
+    return see_deeply(control, garment, empty)[0]
+
+
+def see_deeply(control: ControlNet, garment: Tensor, empty: Tensor) -> tuple[KeysValues, list[Tensor]]:
+    """As `see`; also the skips of the garment's pass, shallow to deep."""
     recording = Recording(keys_values(control, empty.expand(len(garment), -1, -1)))
     t = torch.zeros(len(garment), dtype=torch.long, device=garment.device)
-    control.encode(garment, control.embed_time(t), recording)
-    return recording.taken
+    _, skips = control.encode(garment, control.embed_time(t), recording)
+    own = [block.attn1 for block in transformers(control)]
+    return {attention: attention.keys_values(recording.tokens[attention]) for attention in own}, skips
 
 
 def together(*garments: KeysValues) -> KeysValues:
@@ -31,4 +37,8 @@ def together(*garments: KeysValues) -> KeysValues:
     if not garments or any(garment.keys() != garments[0].keys() for garment in garments):
         raise Error("garments of different copies, or none: expected one or more, all seen by the same ControlNet")
     first = garments[0]
+    if len(garments) == 1:
+        return first
+    if not all(isinstance(module, Attention) for module in first):
+        raise Error("this ControlNet sees a garment in another way than by attention alone: give it one at a time")
     return {a: (torch.cat([g[a][0] for g in garments], 2), torch.cat([g[a][1] for g in garments], 2)) for a in first}
