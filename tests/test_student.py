@@ -14,18 +14,10 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from tests.notebooks import ROOT, notebooks
 from tools.check_notebooks import complaints
 from tools.exercises import BEGIN, END, exercises, foundation, source
 from tools.student import plain, student_edition
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def notebooks() -> list[Path]:
-    """The notebooks under version control; all where there is none."""
-    command = ["git", "ls-files", "notebooks/*.ipynb"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")
-    return [ROOT / name for name in listed if name] or sorted(ROOT.glob("notebooks/*.ipynb"))
 
 
 def cells_of(path: Path) -> list[dict]:
