@@ -6,7 +6,7 @@ draws the same captions from the same noise, without guidance, as the paper's mo
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -42,13 +42,14 @@ class Cell:
         return f"{self.solver} S={self.steps} η={self.eta}"
 
     def sample(self, model: Model, x: Tensor, sd: StableDiffusion, seed: int) -> Tensor:
-        """x_0 (B, …) from x = x_T."""
+        """x_0 (B, …) from x = x_T. Timesteps begin at 0: with Stable Diffusion's offset of 1, a thousand do not fit."""
+        schedule = replace(sd.schedule, steps_offset=0)
         if self.solver != "DDIM":
-            return dpm_solver_sample(model, x, sd.schedule, self.steps)
+            return dpm_solver_sample(model, x, schedule, self.steps)
         hat = self.eta == "σ̂"
         eta = 1.0 if hat else float(self.eta)
         generator = torch.Generator().manual_seed(seed)
-        return ddim_sample(model, x, sd.schedule, self.steps, eta=eta, sigma_hat=hat, generator=generator)
+        return ddim_sample(model, x, schedule, self.steps, eta=eta, sigma_hat=hat, generator=generator)
 
 
 CELLS = (Cell(15, "0", "DPM-Solver++"), *(Cell(steps, eta) for steps in STEPS for eta in ETAS))

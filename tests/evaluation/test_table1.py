@@ -1,0 +1,59 @@
+"""The DDIM paper's table 1: every cell samples, and a run that was stopped goes on where it was."""
+
+import pytest
+import torch
+
+from minicc.errors import Error
+from minicc.evaluation import table1 as module
+from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.table1 import CELLS, ETAS, STEPS, Cell, batches, markdown
+from minicc.small import small_stable_diffusion
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return small_stable_diffusion()
+
+
+def test_every_cell_of_the_paper_is_there_and_the_solver_beside_them():
+    assert {(c.steps, c.eta) for c in CELLS if c.solver == "DDIM"} == {(s, e) for s in STEPS for e in ETAS}
+    assert [c.steps for c in CELLS if c.solver != "DDIM"] == [15]
+
+
+@pytest.mark.parametrize("cell", [Cell(10, "0.5"), Cell(10, "σ̂"), Cell(1000, "0"), Cell(15, "0", "DPM-Solver++")])
+def test_a_cell_asks_the_model_once_a_step_and_repeats_itself(sd, cell):
+    asked = []
+
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        asked.append(int(t[0]))
+        return 0.1 * x
+
+    x = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    a, b = cell.sample(model, x, sd, 3), cell.sample(model, x, sd, 3)
+    assert torch.equal(a, b)
+    assert len(asked) == 2 * cell.steps
+    assert 0 <= min(asked) <= max(asked) < 1000
+
+
+def test_finished_batches_are_not_computed_again(sd, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    reader = AttributeReader().eval()
+    monkeypatch.setattr(module, "BATCH", 2)
+    cell = Cell(1, "0")
+    monkeypatch.setattr(Cell, "sample", lambda self, model, x, sd, seed: x)
+    first = torch.cat(list(batches(cell, sd, reader, tmp_path, 3, 0)))
+    assert first.shape == (3, 256)
+    monkeypatch.setattr(Cell, "sample", None)  # what would be called
+    assert torch.equal(torch.cat(list(batches(cell, sd, reader, tmp_path, 3, 0))), first)
+
+
+def test_too_few_pictures_are_refused(sd, tmp_path):
+    with pytest.raises(Error, match="at least 2"):
+        module.table1(sd, AttributeReader(), tmp_path, n=1)
+
+
+def test_the_table_has_a_row_for_every_number_of_steps():
+    lines = markdown({c.name: 1.5 for c in CELLS} | {"floor": 0.1}).splitlines()
+    assert len(lines) == 2 + len(STEPS) + 2
+    assert lines[2] == "| 10 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 |"
+    assert lines[-1].endswith("floor 0.10")
