@@ -45,7 +45,8 @@ function render({ model, el }) {
   const clear = element("button", { type: "button", name: "clear", textContent: "Clear" });
   const bar = element("div", { className: "minicc-bar" }, element("label", {}, "Brush ", size));
   bar.append(element("label", {}, erase, " Erase"), undo, clear);
-  const sheet = element("div", { className: "minicc-sheet" }, picture, canvas);
+  const ring = element("div", { className: "minicc-ring", hidden: true }); // the brush, under the pointer
+  const sheet = element("div", { className: "minicc-sheet" }, picture, canvas, ring);
   sheet.style.width = `${Math.max(width * scale, Math.min(384, width * 4))}px`; // small pictures are shown larger
   el.classList.add("minicc-painter");
   el.append(bar, sheet);
@@ -77,7 +78,7 @@ function render({ model, el }) {
   }
 
   canvas.addEventListener("pointerdown", (event) => {
-    if (pointer !== null || event.button > 0 && event.button !== 5) return; // 5: the other end of a pen
+    if (pointer !== null || (event.button > 0 && event.button !== 5)) return; // 5: the other end of a pen
     event.preventDefault();
     pointer = event.pointerId;
     canvas.setPointerCapture(pointer);
@@ -85,6 +86,11 @@ function render({ model, el }) {
     repaint();
   });
   canvas.addEventListener("pointermove", (event) => {
+    const box = canvas.getBoundingClientRect();
+    ring.hidden = false;
+    ring.style.left = `${event.clientX - box.left}px`;
+    ring.style.top = `${event.clientY - box.top}px`;
+    ring.style.width = `${(size.value * box.width) / width}px`;
     if (event.pointerId !== pointer) return;
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) stroke.points.push(place(each));
@@ -99,6 +105,7 @@ function render({ model, el }) {
   }
   canvas.addEventListener("pointerup", lift);
   canvas.addEventListener("pointercancel", lift);
+  canvas.addEventListener("pointerleave", () => (ring.hidden = true));
 
   undo.addEventListener("click", () => change(before.pop() ?? model.get("strokes").slice(0, -1)));
   clear.addEventListener("click", () => {

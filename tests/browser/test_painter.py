@@ -49,6 +49,7 @@ class Page:
         self.until("return window.ready === true && document.querySelector('img').naturalWidth > 0")
         self.canvas = browser.find_element(By.TAG_NAME, "canvas")
         self.by_name = lambda name: browser.find_element(By.NAME, name)
+        self.by_class = lambda name: browser.find_element(By.CLASS_NAME, name)
 
     def until(self, condition: str, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
@@ -169,6 +170,11 @@ def test_what_the_hand_sees_is_what_python_draws(show):
     page.by_name("erase").click()
     page.brush(14)
     page.paint([(20, 60), (170, 90)])
+    ring = page.by_class("minicc-ring").rect  # as large as the brush, where the pointer is
+    assert ring["width"] * 192 / page.canvas.rect["width"] == pytest.approx(14, abs=1)
+    assert (ring["x"] + ring["width"] / 2 - page.canvas.rect["x"]) * 192 / page.canvas.rect["width"] == pytest.approx(
+        170, abs=2
+    )
     off = page.seen() != (np.asarray(painter.mask) > 0)
     assert not (off & ~edge(painter.mask)).any()
     assert off.mean() < 0.005  # the canvas smooths its edges, the mask has none to smooth
