@@ -93,7 +93,10 @@ def add_phase2(p: argparse.ArgumentParser) -> None:
     p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
     p.add_argument("--garment", type=Path, nargs="+", required=True, help="one picture, or several: an outfit")
     p.add_argument("--mask", type=Path, help="white over what shall change [found by the detector]")
-    p.add_argument("--classes", nargs="+", default=[], help="what is found: top bottom dress shoes accessory [all]")
+    p.add_argument(
+        "--classes", nargs="+", default=[], help="what is changed: top bottom dress shoes accessory [as the garment]"
+    )
+    p.add_argument("--uncertainty", type=Path, help="also write how unsure the detector is, white where it is")
     p.add_argument("--prompt", default="", help="words beside the picture [none]")
     p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
     p.add_argument("--strength", type=float, default=1.0, help="of the ControlNet, 0 is none [1]")
@@ -134,6 +137,10 @@ def add_train(p: argparse.ArgumentParser) -> None:
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
+    ways = ["joint", "plain", "canvas", "decoder", "words"]
+    p.add_argument("--variant", choices=ways, default="joint", help="phase2: how the garment is seen [joint]")
+    p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
+    p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
     p.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")

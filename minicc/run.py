@@ -65,23 +65,25 @@ def run_phase1(a: argparse.Namespace) -> None:
 
 def run_phase2(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
-    from minicc.models.controlnet import ControlNet
+    from minicc.models.garment_ways import load_way
     from minicc.outfit import phase2
     from minicc.outfit.clothing import ClothingDetector
 
     outs = outputs(a)
     character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
     mask = open_mask(a.mask) if a.mask else None
+    if mask and a.uncertainty:
+        raise Error("--uncertainty shows what the detector sees, and with --mask it is not asked: leave one out")
     note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
     sd = load_models(a)
-    control = ControlNet.load(a.control, unet=sd.unet)
+    control = load_way(a.control, sd.unet)
     if a.compile:
         sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)
     results = phase2.variants(
         sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
         seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
-        feather=a.feather, progress=True,
+        feather=a.feather, uncertainty=a.uncertainty, progress=True,
     )  # fmt: skip
     write_results(a, character, results, outs)
 
@@ -106,6 +108,9 @@ def write_results(
     pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
     sheet = {a.sheet: contact_sheet(character, list(results))} if a.sheet else {}
     print(*save_pictures(pictures | sheet), sep="\n")
+    for path, result in zip(outs, results, strict=True):
+        if result.colour_error is not None:
+            print(f"colour error of {path.name}: ΔE2000 {result.colour_error:.1f}")
 
 
 def numbered(path: Path, count: int) -> list[Path]:

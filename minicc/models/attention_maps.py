@@ -7,7 +7,7 @@ two lines. The models are not touched.
 import torch
 from torch import Tensor
 
-from minicc.models.blocks import Attention, KeysValues, KeyValue, Recording
+from minicc.models.blocks import Attention, KeysValues, KeyValue, Recording, transformers
 from minicc.models.controlnet import ControlNet
 
 
@@ -25,9 +25,7 @@ def joint_probabilities(attention: Attention, x: Tensor, beside: KeyValue) -> Te
 
 def finest(control: ControlNet) -> list[Attention]:
     """The self-attentions of the copy's first level, whose tokens are the latent cells."""
-    return [
-        block.attn1 for transformer in control.down_blocks[0].attentions for block in transformer.transformer_blocks
-    ]
+    return [block.attn1 for block in transformers(control.down_blocks[0])]
 
 
 def true_cells(where: Tensor, height: int, width: int) -> Tensor:

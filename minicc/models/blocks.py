@@ -91,8 +91,8 @@ class Attention(nn.Module):
 
 
 KeyValue = tuple[Tensor, Tensor]  # (1 or B, heads, M, d) each
-# What modules find in a context. A cross-attention: what it sees; a self-attention: what it sees besides its own picture;
-# a transformer block: a layer added to it. What others keep under their names is their own affair.
+# What modules find in a context. A cross-attention: what it sees; a self-attention: what it sees besides its picture; a
+# transformer block: a layer added to it. What others keep under their names is their own affair.
 KeysValues = dict[nn.Module, Any]
 Context = Tensor | KeysValues  # (B, L, D) from the text encoder, or what `keys_values` made of it
 

@@ -1,5 +1,7 @@
 """A picture of a garment, made ready: on white, centred, as the trainable copy was trained to see it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
@@ -10,15 +12,36 @@ from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.models.blocks import KeysValues
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment import see, together
+from minicc.models.garment import together
+from minicc.models.garment_ways import look
 from minicc.pipeline import StableDiffusion
 
 MARGIN = 0.06  # of the side, around the garment
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of the garment is at least
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A garment on white, ready to be seen, and which part of the picture that was given lies where on it."""
+
+    picture: Image.Image  # RGB, side × side
+    shown: np.ndarray  # (side, side) bool: where the garment is
+    box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture
+    corner: tuple[int, int]  # where the box's upper left corner lies now
+    scale: float
+
+    def moved(self, points: np.ndarray) -> np.ndarray:
+        """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""
+        return ((points - self.box[:2]) * self.scale + self.corner) / self.picture.width
+
+
 def garment_picture(garment: Image.Image, side: int) -> Image.Image:
-    """A garment of any size and mode → RGB on white, side × side, the garment in its middle.
+    """A garment of any size and mode → RGB on white, side × side, the garment in its middle. As `placed`."""
+    return placed(garment, side).picture
+
+
+def placed(garment: Image.Image, side: int) -> Placed:
+    """A garment of any size and mode, cut out and laid on white, as large as fits.
 
     What is transparent, or has the colour of a plain ground, is cut away. Raises PictureError if there is nothing to
     see, or if the ground is busy: what is garment and what is not cannot be told there.
@@ -27,13 +50,16 @@ def garment_picture(garment: Image.Image, side: int) -> Image.Image:
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if rows.size == 0:
         raise PictureError("the garment's picture is empty: expected a garment on a plain or transparent ground")
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
-    piece = Image.fromarray(pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    piece, mask = Image.fromarray(pixels).crop(box), Image.fromarray(shown).crop(box)
     scale = side * (1 - 2 * MARGIN) / max(piece.size)
     width, height = (max(1, round(n * scale)) for n in piece.size)
-    sheet = Image.new("RGB", (side, side), "white")
-    sheet.paste(piece.resize((width, height), Image.Resampling.LANCZOS), ((side - width) // 2, (side - height) // 2))
-    return sheet
+    corner = ((side - width) // 2, (side - height) // 2)
+    sheet, where = Image.new("RGB", (side, side), "white"), Image.new("1", (side, side))
+    sheet.paste(piece.resize((width, height), Image.Resampling.LANCZOS), corner)
+    where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
+    return Placed(sheet, np.asarray(where), box, corner, scale)
 
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:
@@ -51,12 +77,14 @@ def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:
 
 
 @torch.no_grad()
-def seen(sd: StableDiffusion, control: ControlNet, garments: list[Image.Image]) -> KeysValues:
-    """What the copy sees of one garment, or of several worn together."""
-    empty = sd.encode_text([""])
-    return together(*(see(control, latents_of(sd, picture), empty) for picture in garments))
+def seen(sd: StableDiffusion, control: ControlNet, garments: list[Image.Image], hint: Tensor) -> KeysValues:
+    """What the copy sees of one garment, or of several worn together. hint: of the character, (1, 3, H, W)."""
+    pictures = (to_tensor(garment_picture(garment, sd.side)) for garment in garments)
+    return together(*(looked_at(sd, control, picture, hint) for picture in pictures))
 
 
-def latents_of(sd: StableDiffusion, garment: Image.Image) -> Tensor:
-    """(1, 4, h, w)."""
-    return sd.encode_image(to_tensor(garment_picture(garment, sd.side)))
+def looked_at(sd: StableDiffusion, control: ControlNet, pictures: Tensor, hint: Tensor) -> KeysValues:
+    """What the copy sees of garments in [-1, 1], (B, 3, H, W), one for each character; in its own way."""
+    weight = control.conv_in.weight
+    latents, empty = sd.encode_image(pictures).to(weight), sd.encode_text([""]).to(weight)
+    return look(control, latents, (pictures.to(weight) + 1) / 2, hint.to(weight), empty)

@@ -29,7 +29,8 @@ class Result:
     mask: Image.Image  # as it was used: the painted one, or grown by `feather`; mode L, 0 or 255
     prompt: str
     seed: int
-    notes: list[str] = field(default_factory=list)  # what was cropped or scaled
+    notes: list[str] = field(default_factory=list)  # what was cropped or scaled, and what was recognised
+    colour_error: float | None = None  # phase 2: ΔE2000 of the generated colours to the garment's
 
 
 def generate(

@@ -1,16 +1,23 @@
 """Phase 2: a character and a picture of a garment → the character wears it; where the clothes are is found."""
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
-from minicc.outfit.garment import seen
-from minicc.outfit.phase1 import Result, fill, prepare
+from minicc.outfit.garment import looked_at, seen
+from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable
+from minicc.outfit.reach import figures_in, kind_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -39,25 +46,69 @@ def variants(
     eta: float = 0.0,
     feather: int = 0,
     max_side: int | None = None,
+    uncertainty: str | Path | None = None,
     progress: bool = False,
 ) -> list[Result]:
     """Dress a character in a garment several times, one result a seed, all in one batch.
 
     garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit. mask: white over what
-    shall change; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …), all if empty.
-    guidance: on garment and prompt together, 1 is none. The other options are those of `phase1.variants`; outside the
-    mask nothing changes, as there. Raises PictureError for a mask or garment that does not fit, or if no clothes are
-    found, and Error if there is neither mask nor detector.
+    shall change; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …); empty: what the
+    garments are is recognised, and the mask covers the clothes they replace and the body they may reach; a note says
+    so. uncertainty: a file for how unsure the detector is, written even if nothing is found. guidance: on garment and
+    prompt together, 1 is none. The other options are those of `phase1.variants`; outside the mask nothing changes, as
+    there. Each result tells its `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no
+    clothes are found, and Error if there is neither mask nor detector.
     """
+    garments = [garment] if isinstance(garment, Image.Image) else list(garment)
+    notes: list[str] = []
     if mask is None:
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
-        mask = clothing_mask(detector.find(sd, character), classes)
+        mask, notes = automatic_mask(sd, detector, character, garments, classes, uncertainty)
     ready = prepare(sd, character, mask, feather, max_side)
-    garments = [garment] if isinstance(garment, Image.Image) else list(garment)
-    hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments) if garments else None)
+    hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
     pictures = fill(
         sd, ready.image, ready.mask, [prompt], seeds, [hinted],
         steps=steps, guidance=guidance, eta=eta, progress=progress,
     )  # fmt: skip
-    return [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
+    made = [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
+    errors = [colour_error(garments, one.image, ready.declared) if garments else None for one in made]
+    return [replace(one, notes=notes + one.notes, colour_error=error) for one, error in zip(made, errors, strict=True)]
+
+
+def automatic_mask(
+    sd: StableDiffusion, detector: ClothingDetector, character: Image.Image, garments: Sequence[Image.Image],
+    classes: Sequence[str] = (), uncertainty: str | Path | None = None,
+) -> tuple[np.ndarray, list[str]]:  # fmt: skip
+    """What these garments shall change on a character, (H, W) bool, and what was recognised, in words.
+
+    With classes only these, as they are worn. Warns if the picture shows several characters.
+    """
+    found = detector.find(sd, readable(character))
+    if uncertainty:
+        found.uncertainty_picture().save(uncertainty)
+    if (count := figures_in(found)) > 1:
+        warnings.warn(f"the picture shows {count} figures: all are dressed alike; crop to one, or paint a mask",
+                      stacklevel=3)  # fmt: skip
+    kinds = [] if classes else [kind_of(sd, detector, garment) for garment in garments]
+    if not all(kinds):
+        return clothing_mask(found), ["the garment was not recognised: all clothes are changed, or pass classes="]
+    if not kinds:
+        return clothing_mask(found, classes), []
+    said = [f"the garment{'s are' if len(kinds) > 1 else ' is'} taken for: {', '.join(kinds)}"]
+    return reaching_mask(found, kinds), said
+
+
+def batch(
+    sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
+    *, strength: float = 1.0, **options: object,
+) -> list[Result]:  # fmt: skip
+    """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
+
+    ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
+    them. options: of `fill`. The colour error is not computed.
+    """
+    image, mask, hint = (torch.cat(parts) for parts in zip(*((r.image, r.mask, r.hint) for r in ready), strict=True))
+    hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
+    pictures = fill(sd, image, mask, [""], seeds, [hinted], **options)  # type: ignore[arg-type]
+    return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]

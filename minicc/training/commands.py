@@ -11,6 +11,7 @@ from minicc.data.folder import PictureFolder
 from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import in_way, load_way
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, features
@@ -18,7 +19,7 @@ from minicc.pipeline import StableDiffusion, load
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
-from minicc.training.dolls_cache import draw_dolls, draw_others, draw_worn, texts
+from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
 from minicc.training.loop import train
@@ -159,13 +160,19 @@ def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
 
 
 def train_phase2(a: Namespace, config: TrainConfig) -> Path:
-    """Phase 2 on paper dolls, from phase 1's ControlNet; saved as a diffusers folder, of phase 1's shape."""
+    """Phase 2 on paper dolls, from phase 1's ControlNet; saved as a diffusers folder, of phase 1's shape.
+
+    `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
+    """
     sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
-    control = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet).float()
+    start = load_way(a.control or "tiny-phase1", sd.unet).float()
+    control = in_way(start, sd.unet, a.variant, a.positions)
+    if a.supervise and a.variant not in ("joint", "decoder"):
+        raise Error(f"--supervise teaches joint attention, and --variant {a.variant} has none: leave one out")
     for model in (sd.unet, control):
         model.recompute = a.recompute
     held_out = phase2_dolls(a, sd, "val", SHOWN)
-    stage = Phase2Stage(sd, control, a.drop, shown=[held_out[i, i] for i in range(6)])
+    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=[held_out[i, i] for i in range(6)])
     data = phase2_dolls(a, sd, "train", a.dolls)
     announce(stage, data, config)
     train(stage, data, config, held_out)
@@ -177,7 +184,8 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
     clothed = phase1_dolls(a, sd, split, count)
     dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
     worn = draw_worn(a.cache, split, count, a.size or sd.side)
-    return Worn(dolls, worn, clothed.latents[:, 0], clothed.context, a.seed, vary=split == "train")
+    where = draw_where(a.cache, split, count, a.size or sd.side) if a.supervise else None
+    return Worn(dolls, worn, clothed.latents[:, 0], clothed.context, a.seed, vary=split == "train", where=where)
 
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
@@ -186,7 +194,8 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     if a.data:
         data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side), a.seed)
     else:
-        data = Parts(draw_dolls(a.cache, "train", a.dolls, a.size or sd.side), a.seed)
+        size = a.size or sd.side
+        data = Parts(draw_dolls(a.cache, "train", a.dolls, size), a.seed, draw_worn(a.cache, "train", a.dolls, size))
     first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])  # type: ignore[arg-type]
     maps = features(sd, first)
     detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps]), config.seed)

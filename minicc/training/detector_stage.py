@@ -7,6 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -65,21 +66,38 @@ class DetectorStage(Stage):
 
 
 class Parts(Dataset):
-    """Pictures with their part masks; half of them mirrored."""
+    """Pictures with their part masks, and now and then a garment alone, as a shop shows it; half of them mirrored.
 
-    def __init__(self, dolls: dict[str, Tensor], seed: int):
-        """dolls: of dolls_cache."""
-        self.dolls, self.seed = dolls, seed
+    From the latter the detector learns to tell what a garment is from its own picture.
+    """
+
+    def __init__(self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = 0.25):
+        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any."""
+        self.dolls, self.seed, self.worn = dolls, seed, worn
+        self.flats = flats if worn else 0.0
 
     def __len__(self) -> int:
         return len(self.dolls["image"])
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        image, parts = in_range(self.dolls["image"][index]), self.dolls["index"][index]
-        if rng(self.seed, position, 3).random() < 0.5:
+        mirror, which = rng(self.seed, position, 3).random(2)
+        if self.worn and which < self.flats:
+            image = in_range(self.worn["flat"][index])
+            parts = alone(image, int(self.worn["slot"][index]))
+        else:
+            image, parts = in_range(self.dolls["image"][index]), self.dolls["index"][index]
+        if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": f"doll {index}"}
+
+
+def alone(flat: Tensor, number: int) -> Tensor:
+    """The part mask of a garment on white, (H, W) uint8: its class where it is. White within it is its own too.
+
+    flat: (3, H, W) in [-1, 1].
+    """
+    return torch.from_numpy(binary_fill_holes(flat.min(0).values.numpy() < 0.98).astype(np.uint8) * number)
 
 
 class FolderParts(Dataset):

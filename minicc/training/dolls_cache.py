@@ -22,6 +22,7 @@ from minicc.training.cache import digest_of, kept
 
 Row = dict[str, np.ndarray | str]
 Job = tuple[str, int, int]  # split, seed, size
+CELL = 8  # pixels a latent cell
 
 
 def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
@@ -43,6 +44,13 @@ def draw_worn(folder: Path, split: str, count: int, size: int = 128) -> dict[str
     where another one of its kind would be: what is masked when it is changed; slot (N,): its class in the part mask.
     """
     return kept_dolls(folder / f"worn-{split}-{count}-{size}.safetensors", worn, split, count, size)
+
+
+def draw_where(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
+    """Which point of that garment's picture each latent cell of the same dolls shows: (N, h, w, 2) float16, (x, y) in
+    parts of the side, NaN where it shows none of it.
+    """
+    return kept_dolls(folder / f"where-{split}-{count}-{size}.safetensors", where, split, count, size)["where"]
 
 
 def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, count: int, size: int) -> dict[str, Tensor]:
@@ -101,8 +109,7 @@ def worn(job: Job) -> Row:
     """A top, bottom or one-piece of a doll, and the pixels that change when it is changed for another."""
     split, seed, size = job
     doll = dolls.draw(seed, size=size, split=split)
-    random = np.random.default_rng([doll.words, 4])
-    slot = str(random.choice([slot for slot in doll.slots if slot in ("top", "bottom", "onepiece")]))
+    random, slot = chosen_slot(doll)
     changed = doll.wearing(changed_in(doll.outfit, slot, random, "seen" if split == "train" else "any"))
     region = [np.isin(one.index, garment_classes(one.outfit, slot)) for one in (doll, changed)]
     return {
@@ -110,6 +117,20 @@ def worn(job: Job) -> Row:
         "region": (region[0] | region[1]).astype(np.uint8),
         "slot": np.array(CLASSES[slot], np.uint8),
     }
+
+
+def where(job: Job) -> Row:
+    """The garment's points that the middles of latent cells show."""
+    split, seed, size = job
+    doll = dolls.draw(seed, size=size, split=split)
+    points = doll.correspondence(chosen_slot(doll)[1])[CELL // 2 :: CELL, CELL // 2 :: CELL]
+    return {"where": (points / size).astype(np.float16)}
+
+
+def chosen_slot(doll: dolls.Doll) -> tuple[np.random.Generator, str]:
+    """Which of its garments a doll's `worn` shows, and the draws that follow."""
+    random = np.random.default_rng([doll.words, 4])
+    return random, str(random.choice([slot for slot in doll.slots if slot in ("top", "bottom", "onepiece")]))
 
 
 def changed_in(outfit: dolls.Outfit, slot: str, random: np.random.Generator, combinations: str) -> dolls.Outfit:

@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from minicc.data.masks import paint
 from minicc.data.tensors import to_image, to_tensor
-from minicc.models.blocks import keys_values
+from minicc.models.attention_maps import mass_on_truth
+from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment import see
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase2
 from minicc.outfit.compose import latent_mask, make_hint
+from minicc.outfit.garment import looked_at
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
@@ -36,25 +37,33 @@ class Phase2Stage(Phase1Stage):
     without = 0.1  # the share of batches without a garment
     inside = 2.0  # how much more a latent cell inside the mask counts
 
-    def __init__(self, sd: StableDiffusion, control: ControlNet, *args: Any, **kwargs: Any):
-        """As phase 1's stage; the garment goes through the VAE in every step, as it varies."""
+    def __init__(self, sd: StableDiffusion, control: ControlNet, *args: Any, supervise: float = 0.0, **kwargs: Any):
+        """As phase 1's stage; the garment goes through the VAE in every step, as it varies.
+
+        supervise: the weight of `attention_loss`; it needs the batch's `where`, and a control with joint attention.
+        """
         super().__init__(sd, control, *args, **kwargs)
-        self.vae = lock(sd.vae)
+        self.vae, self.supervise = lock(sd.vae), supervise
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
-        """batch: as for phase 1, and garment (B, 3, H, W) in [-1, 1]."""
+        """batch: as for phase 1, and garment (B, 3, H, W) in [-1, 1]; where (B, h, w, 2), if attention is taught."""
         z = batch["latents"].to(self.empty)
         bare = draws.once() < self.without
         context = dropped(batch["context"].to(z), self.empty, self.drop if bare else 1.0, draws)
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
-        text = keys_values(self.control, context)
-        if not bare:
-            text |= see(self.control, self.sd.encode_image(batch["garment"]).to(z), self.empty)
-        output = self.unet(x_t, t, context, self.control(x_t, t, text, hint))
+        garment = {} if bare else looked_at(self.sd, self.control, batch["garment"], hint)
+        text = Recording(keys_values(self.control, context) | garment)
+        locked = (
+            keys_values(self.unet, context) | garment
+        )  # it finds nothing of its own there, but in the way "decoder"
+        output = self.unet(x_t, t, locked, self.control(x_t, t, text, hint))
         weight = 1 + (self.inside - 1) * latent_mask(batch["mask"], self.sd.vae.stride)  # (B, 1, h, w)
         error = F.mse_loss(output.float(), target.float(), reduction="none")
-        return (weight * error).sum() / (weight.sum() * error.shape[1])
+        loss = (weight * error).sum() / (weight.sum() * error.shape[1])
+        if self.supervise and not bare:
+            loss = loss + self.supervise * attention_loss(self.control, text, garment, batch["where"])
+        return loss
 
     def sheet(self) -> Image.Image | None:
         """Characters, garments, what the copy sees of the characters, and the garments worn: 20 steps, seed 0."""
@@ -69,16 +78,27 @@ class Phase2Stage(Phase1Stage):
         return grid([images, garments, hints, torch.cat([to_tensor(p) for p in made])])
 
 
+def attention_loss(control: ControlNet, recording: Recording, garment: KeysValues, where: Tensor) -> Tensor:
+    """−log of the share of attention that lies on the true garment cell, mean over the cells that show one; 0-d.
+
+    recording: the context of the characters' pass; where: see `attention_maps.true_cells`.
+    """
+    mass, known = mass_on_truth(control, recording, garment, where)  # (B, N)
+    return -(mass.clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
+
+
 class Worn(Dataset):
     """Dolls, one garment of each alone, and masks as hands paint them over it, fresh for every position of the run."""
 
     def __init__(
         self, dolls: dict[str, Tensor], worn: dict[str, Tensor], latents: Tensor, context: Tensor, seed: int,
-        vary: bool = True,
+        vary: bool = True, where: Tensor | None = None,
     ):  # fmt: skip
         """dolls, worn: of dolls_cache; latents: (N, 4, h, w); context: (N, 77, D). vary: the garment's place, scale and
-        mirror, so that nothing is learned from where it lies in its picture.
+        mirror, so that nothing is learned from where it lies in its picture. where: (N, h, w, 2), of dolls_cache: the
+        samples tell as well which point of the garment each latent cell shows.
         """
+        self.where = where
         self.dolls, self.worn, self.latents, self.context = dolls, worn, latents, context
         self.seed, self.vary = seed, vary
 
@@ -89,21 +109,39 @@ class Worn(Dataset):
         index, position = key
         random = rng(self.seed, position, 3)
         painted = paint(self.worn["region"][index].numpy() > 0, random)
-        flat = in_range(self.worn["flat"][index])
-        return {
+        flat, theta = in_range(self.worn["flat"][index]), variation(random) if self.vary else UNMOVED
+        sample = {
             "image": in_range(self.dolls["image"][index]),
             "mask": torch.from_numpy(painted.astype(np.float32))[None],
-            "garment": varied(flat, random) if self.vary else flat,
+            "garment": moved(flat, theta) if self.vary else flat,
             "latents": self.latents[index],
             "context": self.context[index],
             "name": f"doll {index}",
         }
+        return sample if self.where is None else sample | {"where": moved_points(self.where[index].float(), theta)}
+
+
+UNMOVED = torch.eye(2, 3)
 
 
 def varied(flat: Tensor, random: np.random.Generator) -> Tensor:
     """A garment's picture (3, H, W) on white: scaled by 0.75 … 1.1, moved by up to a tenth, mirrored or not."""
+    return moved(flat, variation(random))
+
+
+def variation(random: np.random.Generator) -> Tensor:
+    """(2, 3): from a point of the new picture, in [-1, 1], to the old one's. Mirrored, scaled, moved."""
     scale, mirror = random.uniform(0.75, 1.1), -1 if random.random() < 0.5 else 1
     dx, dy = random.uniform(-0.2, 0.2, 2)
-    theta = torch.tensor([[mirror / scale, 0, dx], [0, 1 / scale, dy]], dtype=torch.float32)[None]
-    where = F.affine_grid(theta, [1, *flat.shape], align_corners=False)
+    return torch.tensor([[mirror / scale, 0, dx], [0, 1 / scale, dy]], dtype=torch.float32)
+
+
+def moved(flat: Tensor, theta: Tensor) -> Tensor:
+    """A picture (3, H, W) on white, moved."""
+    where = F.affine_grid(theta[None], [1, *flat.shape], align_corners=False)
     return F.grid_sample(flat[None] - 1, where, align_corners=False)[0] + 1  # outside: 0, which is white
+
+
+def moved_points(points: Tensor, theta: Tensor) -> Tensor:
+    """Points (…, 2) of a picture, in [0, 1], where they lie after `moved`: the inverse of theta."""
+    return ((2 * points - 1 - theta[:, 2]) / theta.diagonal() + 1) / 2

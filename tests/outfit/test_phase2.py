@@ -1,5 +1,6 @@
 """Phase 2: a garment's picture, worn; exact outside the mask, and without a garment phase 1 itself."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.errors import Error, PictureError
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import WAYS, in_way
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
-from minicc.outfit.garment import garment_picture
+from minicc.outfit.colours import colour_error
+from minicc.outfit.garment import garment_picture, placed
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.draws import Draws
-from minicc.training.phase2_stage import Phase2Stage, varied
+from minicc.training.phase2_stage import Phase2Stage, moved, moved_points, variation, varied
 from tests.outfit.test_compose import picture, square
 
 
@@ -72,20 +75,76 @@ def test_another_garment_gives_another_picture_and_two_garments_a_third(sd, cont
 
 
 def test_the_detector_finds_the_mask_and_only_the_classes_asked_for(sd, control):
-    class Sees(ClothingDetector):
-        def find(self, *_: object) -> Clothes:
-            index = np.zeros((50, 70), int)
-            index[10:30, 20:40], index[30:45, 20:40] = 1, 2
-            return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), np.zeros((50, 70), np.float32))
-
     character = picture((70, 50), "RGB")
     both, top = (
-        np.asarray(phase2.generate(sd, control, character, garment(), detector=Sees([1]), classes=c, steps=1).mask) > 0
-        for c in ((), ("top",))
+        np.asarray(phase2.generate(sd, control, character, garment(), detector=Sees(), classes=c, steps=1).mask) > 0
+        for c in (("top", "bottom"), ("top",))
     )
     assert both.sum() == 35 * 20
     assert top.sum() == 20 * 20
     assert (both | top).sum() == both.sum()
+
+
+class Sees(ClothingDetector):
+    """Sees a top above trousers in any picture of 70 × 50; in all others, garments of which red ones are tops."""
+
+    def __init__(self) -> None:
+        super().__init__([1])
+
+    def find(self, sd: object, image: Image.Image) -> Clothes:
+        index = np.zeros(image.size[::-1], int)
+        if image.size == (70, 50):
+            index[10:30, 20:40], index[30:45, 20:40] = 1, 2
+        else:
+            index[:] = {(255, 0, 0): 1, (0, 0, 255): 2}.get(image.getpixel((image.width // 2, image.height // 2)), 0)
+        return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
+
+
+def test_a_top_changes_the_top_and_two_garments_change_both(sd):
+    character = picture((70, 50), "RGB")
+    masks = {}
+    for colours in (("red",), ("blue",), ("red", "blue"), ("green",)):
+        pictures = [garment(colour) for colour in colours]
+        masks[colours], (note,) = phase2.automatic_mask(sd, Sees(), character, pictures)
+        assert ("not recognised" if colours == ("green",) else "taken for: ") in note
+    assert masks["red",][10:30, 20:40].all()
+    assert not masks["red",][40:45].any()
+    assert masks["blue",][30:45, 20:40].all()
+    assert not masks["blue",][:28].any()
+    assert np.array_equal(masks["red", "blue"], masks["red",] | masks["blue",])
+    assert masks["green",].sum() == 35 * 20
+
+
+def test_what_was_recognised_and_how_far_the_colours_are_is_told_with_every_result(sd, control):
+    result = phase2.generate(sd, control, picture((70, 50), "RGB"), garment(), detector=Sees(), steps=1)
+    assert "the garment is taken for: top" in result.notes
+    assert result.colour_error is not None
+    assert result.colour_error > 0
+
+
+def test_colours_that_are_all_there_have_no_error_and_others_have():
+    red, blue = garment("red", (64, 64)), garment("blue", (64, 64))
+    mask = np.zeros((64, 64), bool)
+    mask[4:24, 4:34] = True  # loose: nearly half of it is the white beside the garment
+    assert colour_error([red], red, mask) < 1
+    assert colour_error([red], blue, mask) > 30
+
+
+def test_two_figures_are_warned_about_and_where_nothing_is_found_the_uncertainty_is_written(sd, tmp_path):
+    class Two(Sees):
+        def find(self, sd: object, image: Image.Image) -> Clothes:
+            index = np.zeros((50, 70), int)
+            index[5:40, 5:20], index[5:40, 40:60] = self.what, self.what
+            return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
+
+    detector, character = Two(), picture((70, 50), "RGB")
+    detector.what = 1
+    with pytest.warns(UserWarning, match="shows 2 figures"):
+        phase2.automatic_mask(sd, detector, character, [], ["top"])
+    detector.what = 0
+    with pytest.raises(PictureError, match="no clothes found"):
+        phase2.automatic_mask(sd, detector, character, [], uncertainty=tmp_path / "u.png")
+    assert Image.open(tmp_path / "u.png").size == (70, 50)
 
 
 def test_without_mask_and_detector_an_error_says_what_is_missing(sd, control):
@@ -147,10 +206,58 @@ def test_a_varied_garment_stays_on_white_and_its_colours_stay():
     assert len({x.numpy().tobytes() for x in seen}) == 20
 
 
+def test_a_point_lies_where_its_garment_was_moved_to():
+    flat, point = torch.ones(3, 32, 32), torch.tensor([20.5, 9.5]) / 32
+    flat[:, 9, 20] = -1
+    for i in range(8):
+        theta = variation(np.random.default_rng(i))
+        dark = (1 - moved(flat, theta)[0]).clamp(min=0)
+        y, x = ((dark * n).sum() / dark.sum() for n in torch.meshgrid(*[torch.arange(32) + 0.5] * 2, indexing="ij"))
+        assert (moved_points(point, theta) * 32).tolist() == pytest.approx([x.item(), y.item()], abs=0.5)
+
+
+def test_a_garment_placed_tells_where_its_points_are():
+    one = placed(garment(), 64)
+    corners = one.moved(np.array([[8, 6], [31, 21]], float)) * 64
+    rows, columns = np.flatnonzero(one.shown.any(1)), np.flatnonzero(one.shown.any(0))
+    assert corners[0] == pytest.approx([columns[0], rows[0]], abs=1)
+    assert corners[1] == pytest.approx([columns[-1] + 1, rows[-1] + 1], abs=1)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_trains_on_the_same_batch_and_attention_can_be_taught(sd, control, way):
+    learner, batch = in_way(copy.deepcopy(control), sd.unet, way, True), batch_of(sd)
+    batch["where"] = torch.full((2, 4, 4, 2), 0.5)
+    losses = []
+    for supervise in (0.0, 1.0) if way == "decoder" else (0.0,):
+        stage = Phase2Stage(sd, learner, supervise=supervise)
+        losses.append(stage(batch, Draws.at(0, 2)))
+        losses[-1].backward()
+    assert all(loss.isfinite() for loss in losses)
+    assert losses[-1] > losses[0] or way != "decoder"
+    assert learner.controlnet_cond_embedding.conv_in.weight.grad.abs().max() > 0
+
+
 def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path):
     sd.save(tmp_path / "sd")
     control.save(tmp_path / "start")
-    options = ["--dolls", "6", "--cache", str(tmp_path / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
+    options = [
+        "--variant",
+        "decoder",
+        "--positions",
+        "--supervise",
+        "0.1",
+        "--dolls",
+        "6",
+        "--cache",
+        str(tmp_path / "cache"),
+        "--steps",
+        "1",
+        "--batch",
+        "2",
+        "--device",
+        "cpu",
+    ]
     files = ["--sd", str(tmp_path / "sd"), "--control", str(tmp_path / "start"), "--out", str(tmp_path / "run")]
     assert main(["train", "phase2", *files, *options]) == 0
     doll = dolls.draw(3, split="test")

@@ -1,0 +1,83 @@
+"""Which clothes a garment takes the place of, and how far it may reach on this body: the automatic mask of phase 2."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_closing, binary_dilation, label
+
+from minicc.data.samples import CLASSES, CLOTHES
+from minicc.outfit.clothing import Clothes, ClothingDetector
+from minicc.outfit.detect import clothing_mask
+from minicc.outfit.editing import DISK
+from minicc.outfit.garment import placed
+from minicc.pipeline import StableDiffusion
+
+REPLACES = {
+    "top": ("top", "dress"), "bottom": ("bottom", "dress"), "dress": ("dress", "top", "bottom"),
+    "shoes": ("shoes",), "accessory": ("accessory",),
+}  # fmt: skip
+# From where to where a garment may reach: parts of the figure's height, from its highest pixel to its lowest, and how
+# far beside the body, in parts of its height too. Measured on dolls: see tests/outfit/test_reach.py.
+SPANS = {"top": (0.38, 0.78, 0.02), "bottom": (0.68, 0.96, 0.05), "dress": (0.38, 0.96, 0.04)}
+SOLES = 0.90  # below this height shoes are shoes; what they cover above it, as boots do, trousers may cover
+
+
+def kind_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Image) -> str:
+    """Which of the clothes' classes a garment's picture shows: what the detector sees in most of its pixels.
+
+    "" if it sees no clothes there.
+    """
+    one = placed(garment, sd.side)
+    index = detector.find(sd, one.picture).index[one.shown]
+    counts = np.bincount(index, minlength=len(CLASSES))[list(CLOTHES)]
+    return CLASSES[list(CLOTHES)[int(counts.argmax())]] if counts.any() else ""
+
+
+def reaching_mask(clothes: Clothes, kinds: Sequence[str]) -> np.ndarray:
+    """(H, W) bool: the clothes that garments of these kinds replace, and the body that they may newly cover.
+
+    A short sleeve's mask would leave no room for a long one. So bare skin and the gaps between the limbs are masked as
+    well, between the heights that the kind may reach; hair and what lies outside these heights stays.
+    Raises PictureError if none of the clothes are found.
+    """
+    mask = clothing_mask(clothes, [name for kind in kinds for name in REPLACES[kind] if worn(clothes, name)] or kinds)
+    for kind in kinds:
+        mask |= reach(clothes, kind)
+    return mask & ~clothes.layer("hair")
+
+
+def worn(clothes: Clothes, name: str) -> bool:
+    return bool(clothes.layer(name).any())
+
+
+def reach(clothes: Clothes, kind: str) -> np.ndarray:
+    """(H, W) bool: the body, bare or clothed, where such a garment may be; nothing for shoes and accessories."""
+    figure = clothes.index > 0
+    if kind not in SPANS or not figure.any():
+        return np.zeros_like(figure)
+    rows = np.flatnonzero(figure.any(1))
+    height = int(rows[-1] - rows[0] + 1)
+    first, last, beside = SPANS[kind]
+    pixels = max(1, round(beside * height))
+    body = clothes.layer("skin", "top", "bottom", "dress")
+    if kind != "top":  # a skirt hangs between the legs
+        body = closed(body, round(0.08 * height))
+    body = binary_dilation(body, DISK, iterations=pixels)
+    heights = (np.arange(len(figure)) - rows[0])[:, None] / height  # (H, 1): of each row, 0 at the head
+    inside = (heights >= first) & (heights <= last)
+    kept = clothes.layer("accessory") | (clothes.layer("shoes") & (heights > SOLES))
+    return (body | clothes.layer("shoes")) & inside & ~kept
+
+
+def closed(layer: np.ndarray, pixels: int) -> np.ndarray:
+    """The layer with gaps of up to twice as many pixels filled, row by row."""
+    padded = np.pad(layer, ((0, 0), (pixels, pixels)))
+    return binary_closing(padded, np.ones((1, 2 * pixels + 1), bool))[:, pixels : pixels + layer.shape[1]]
+
+
+def figures_in(clothes: Clothes, least: float = 0.3) -> int:
+    """How many characters a picture shows: parts that do not touch, each at least `least` as large as the largest."""
+    parts, _ = label(binary_dilation(clothes.index > 0, DISK, iterations=1))
+    sizes = np.bincount(parts.ravel())[1:]
+    return int((sizes >= least * sizes.max()).sum()) if sizes.size else 0
