@@ -17,7 +17,7 @@ import pytest
 from tests.notebooks import ROOT, notebooks
 from tools.check_notebooks import complaints
 from tools.exercises import BEGIN, END, exercises, foundation, source
-from tools.student import plain, student_edition
+from tools.student import IN_PLACE, plain, student_edition
 
 
 def cells_of(path: Path) -> list[dict]:
@@ -102,7 +102,7 @@ def test_the_student_edition_has_no_solution_and_no_output(path):
     code = [cell for cell in edition["cells"] if cell["cell_type"] == "code"]
     assert not any(mark in source(cell) for cell in code for mark in (BEGIN, END))
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    assert "solution edition" not in json.dumps(edition)
+    assert IN_PLACE not in json.dumps(edition, ensure_ascii=False)
     assert all(compile(source(cell), path.name, "exec") for cell in code)
     assert sum("raise NotImplementedError" in source(cell) for cell in code) == len(exercises(cells_of(path)))
 
@@ -173,6 +173,10 @@ def test_an_exercise_stands_on_the_cells_that_bind_its_names_and_on_no_others():
         ("x += 1", {"x"}),
         ("y = [a * b for a in rows]", {"rows", "b"}),
         ("f = lambda q, r=s: q + r + w", {"s", "w"}),
+        ("t = 1\nf(lambda x: x + t)", {"f"}),
+        ("def f(x):\n    def g(y): return x + y + k\n    return g", {"k"}),
+        ("x = 1\ndef f(): return x", set()),
+        ("x = x + 1", {"x"}),
         ("import torch.nn as nn\nz = nn.Linear", set()),
         ("class A(B):\n    n = m\n    def f(self): return self.n + k", {"B", "m", "k"}),
         ("try: g\nexcept E as error: error", {"g", "E"}),
@@ -183,7 +187,7 @@ def test_the_names_that_a_cell_needs_are_read_in_the_order_in_which_python_runs_
     from tools.exercises import Names
 
     names = Names.of(line)
-    assert names.now | names.later == needs
+    assert names.needed() == needs
 
 
 @pytest.mark.parametrize(

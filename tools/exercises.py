@@ -61,11 +61,11 @@ def foundation(cells: Sequence[dict[str, Any]], one: Exercise) -> list[int]:
     """The code cells, in order, that an exercise and its check stand on: who defines their names, and so on down.
 
     A name is the work of the last cell before that binds it; the names inside a function are looked up when it is
-    called. A cell that only changes an object which an earlier one made is not seen: bind the result
-    (`net = trained(net)`).
+    called, so for these both times count: where it is defined, and where it is used. A cell that only changes an object
+    which an earlier one made is not seen: bind the result (`net = trained(net)`).
     """
     names = {i: Names.of(source(c)) for i, c in enumerate(cells[: one.check + 1]) if c["cell_type"] == "code"}
-    todo = {(name, one.solution) for i in (one.solution, one.check) for name in names[i].now | names[i].later}
+    todo = {(name, one.solution) for i in (one.solution, one.check) for name in names[i].needed()}
     found, seen = set(), set()
     while todo:
         name, before = looked_up = todo.pop()
@@ -74,7 +74,8 @@ def foundation(cells: Sequence[dict[str, Any]], one: Exercise) -> list[int]:
             continue
         seen.add(looked_up)
         found.add(maker)
-        todo |= {(name, maker) for name in names[maker].now} | {(name, before) for name in names[maker].later}
+        todo |= {(needed, maker) for needed in names[maker].needed()}
+        todo |= {(needed, before) for needed in names[maker].later.get(name, ())}
     return sorted(found)
 
 
@@ -89,13 +90,17 @@ class Names(ast.NodeVisitor):
     def __init__(self, bound: Sequence[str] = ()) -> None:
         self.bound = set(bound)  # names that it binds
         self.now: set[str] = set()  # names it needs when it runs
-        self.later: set[str] = set()  # names that its functions need when they are called
+        self.later: dict[str, set[str]] = {}  # names that each of its functions and classes needs when it is called
 
     @classmethod
     def of(cls, code: str) -> "Names":
         names = cls()
         names.visit(ast.parse(code))
         return names
+
+    def needed(self) -> set[str]:
+        """All names that it needs from outside, now or later."""
+        return self.now.union(*self.later.values()) - (self.bound - self.now)
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Load):
@@ -124,11 +129,11 @@ class Names(ast.NodeVisitor):
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.visit_all([*node.decorator_list, *node.args.defaults, *filter(None, node.args.kw_defaults)])
         self.bound.add(node.name)
-        self.inner(node.args, node.body)
+        self.later[node.name] = free(node.args, node.body)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.visit_all([*node.args.defaults, *filter(None, node.args.kw_defaults)])
-        self.inner(node.args, [node.body])
+        self.now |= free(node.args, [node.body]) - self.bound  # it may be called at once
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.visit_all([*node.decorator_list, *node.bases])
@@ -136,7 +141,7 @@ class Names(ast.NodeVisitor):
         body.visit_all(node.body)
         self.bound.add(node.name)
         self.now |= body.now - self.bound
-        self.later |= body.later - self.bound
+        self.later[node.name] = set().union(*body.later.values())
 
     def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> None:
         body = Names(sorted(self.bound))
@@ -144,7 +149,6 @@ class Names(ast.NodeVisitor):
             body.visit_all([clause.iter, clause.target, *clause.ifs])
         body.visit_all([node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt])
         self.now |= body.now
-        self.later |= body.later - self.bound
 
     visit_SetComp = visit_GeneratorExp = visit_DictComp = visit_ListComp
 
@@ -152,8 +156,9 @@ class Names(ast.NodeVisitor):
         for node in nodes:
             self.visit(node)
 
-    def inner(self, arguments: ast.arguments, body: Sequence[ast.AST]) -> None:
-        """A function's body: it runs later, and what it binds is its own, wherever in it that stands."""
-        inner = Names([a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)])
-        inner.visit_all(body)
-        self.later |= (inner.now | inner.later) - inner.bound
+
+def free(arguments: ast.arguments, body: Sequence[ast.AST]) -> set[str]:
+    """The names that a function's body takes from outside; what it binds is its own, wherever in it that stands."""
+    inner = Names([a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)])
+    inner.visit_all(body)
+    return inner.now.union(*inner.later.values()) - inner.bound
