@@ -153,18 +153,22 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(p)
     p.add_argument("--vae", type=Path, help="vae: a folder or file of a VAE alone [the whole model's]")
     p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
-    p.add_argument("--control", default="tiny-phase1", help="phase1: file, folder or shipped name [tiny-phase1]")
+    p.add_argument("--control", help="phase1, phase2: file, folder or shipped name [tiny-phase1, tiny-phase2]")
+    p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [left out]")
+    p.add_argument("--plain", help="phase2: the ControlNet of the baseline with a plain hint [left out]")
     p.add_argument("--labels", type=int, nargs="*", default=[1, 5, 20, 100], help="detector: numbers of labels")
-    p.add_argument("--data", type=Path, help="phase1: measure on characters of this folder, in two outfits each")
+    p.add_argument(
+        "--data", type=Path, help="phase1: characters in two outfits each; detector: a folder with train and val"
+    )
     p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
     p.add_argument("--n", type=int, default=200, help="how many dolls [200]")
     p.add_argument("--seed", type=int, default=0, help="of the dolls and the noise; no training has seen them [0]")
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
-    p.add_argument("--guidance", type=float, default=5.0, help="[5]")
+    p.add_argument("--guidance", type=float, help="[5; phase2: 2]")
     p.add_argument("--json", type=Path, help="write the figures to this file as well")
     p.set_defaults(run=run.run_evaluate)
 

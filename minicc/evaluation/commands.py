@@ -9,11 +9,14 @@ from minicc.errors import Error
 from minicc.evaluation.art import evaluate_art
 from minicc.evaluation.base import evaluate_base, evaluate_reader
 from minicc.evaluation.detector import evaluate_detector
+from minicc.evaluation.detector_art import evaluate_detector_on
 from minicc.evaluation.goals import Figures, table, write_json
 from minicc.evaluation.phase1 import evaluate_phase1
+from minicc.evaluation.phase2 import evaluate_phase2
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import load_way
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
 from minicc.weights.load import load_vae
@@ -24,7 +27,8 @@ def evaluate_stage(a: Namespace) -> None:
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
     alone = {"vae": vae, "reader": reader}
-    stages = {"base": base, "phase1": phase1, "detector": detector}
+    stages = {"base": base, "phase1": phase1, "detector": detector, "phase2": phase2}
+    a.guidance = a.guidance or (2.0 if a.stage == "phase2" else 5.0)
     asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
     if a.stage in alone:
         figures = {"n": a.n, "seed": a.seed, **alone[a.stage](a)}
@@ -53,13 +57,27 @@ def base(a: Namespace, sd: StableDiffusion) -> Figures:
 
 def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
     """On dolls; with `--data` on a folder of characters, whose attributes nobody can read."""
-    control = ControlNet.load(a.control, unet=sd.unet).eval()
+    control = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet).eval()
     if a.data:
         return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
     return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance)
 
 
+def phase2(a: Namespace, sd: StableDiffusion) -> Figures:
+    """On dolls; `--phase1` and `--plain` name the ControlNets of two baselines."""
+    control, one, plain = (
+        load_way(source, sd.unet).eval() if source else None
+        for source in (a.control or "tiny-phase2", a.phase1, a.plain)
+    )
+    assert control is not None
+    detector, reader = ClothingDetector.load(a.detector), reader_of(a)
+    return evaluate_phase2(sd, control, detector, reader, a.n, a.seed, a.steps, a.guidance, one, plain)
+
+
 def detector(a: Namespace, sd: StableDiffusion) -> Figures:
+    """On dolls; with `--data` on characters by artists, a folder with train/ and val/."""
+    if a.data:
+        return evaluate_detector_on(sd, ClothingDetector.load(a.detector), a.data, a.n, a.seed)
     return evaluate_detector(sd, ClothingDetector.load(a.detector), a.n, a.seed, a.labels)
 
 

@@ -10,6 +10,7 @@ from minicc.data.dolls import Doll, draw
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.goals import Figures
+from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import StableDiffusion
@@ -31,7 +32,8 @@ def evaluate_detector(
     """On n test dolls: clothes_iou, miou, iou of every class; `labels`: clothes IoU by the number N of labelled dolls.
 
     `baselines` has the same curve for heads on raw pixels, on pixels and a random U-Net's features (`random`), and for
-    colours alone (each of 64 colours has the class that it mostly had in the labelled pictures).
+    colours alone (each of 64 colours has the class that it mostly had in the labelled pictures), and for the attention
+    to the garments' words (`words`, see evaluation/words.py).
     """
     dolls = test_dolls(FIRST + seed * 100_000, n)
     images, truth = pictures(dolls), parts_of(dolls)
@@ -44,7 +46,13 @@ def evaluate_detector(
         "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
         "iou": class_ious(found, truth),
         "labels": curves.pop("features"),
-        "baselines": {"labels": {**curves, "colours": colour_curve(images, truth, labels)}},
+        "baselines": {
+            "labels": {
+                **curves,
+                "colours": colour_curve(images, truth, labels),
+                "words": words_curve(sd, images, torch.isin(truth, torch.tensor(list(CLOTHES))), labels),
+            }
+        },
     }
 
 

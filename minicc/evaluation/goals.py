@@ -25,6 +25,21 @@ GOALS: list[tuple[str, str, str, Callable[[Figures], bool]]] = [
     ),
     ("seam_ratio", "jump across the mask's edge over the truth's", "≤ 1.15", lambda f: f["seam_ratio"] <= 1.15),
     ("shape_change", "long ↔ short without a trace of the old outline", "≥ 0.90", lambda f: f["shape_change"] >= 0.9),
+    ("garment", "the garment given, read off the result", "≥ 0.90", lambda f: f["garment"] >= 0.9),
+    ("colour", "its colour", "≥ 0.90", lambda f: f["colour"] >= 0.9),
+    ("pattern", "its pattern", "≥ 0.90", lambda f: f["pattern"] >= 0.9),
+    ("delta_e", "ΔE2000 where it is worn, to the truth through the VAE", "≤ 5", lambda f: f["delta_e"] <= 5),
+    ("delta_e_raw", "the same to the truth itself", "", lambda f: True),
+    (
+        "ssim",
+        "SSIM in the masked region",
+        "≥ 0.85, and above every baseline",
+        lambda f: f["ssim"] >= max([0.85, *(b["ssim"] for b in f["baselines"].values())]),
+    ),
+    ("own_over_other", "nearer to its own garment's truth", "≥ 0.99", lambda f: f["own_over_other"] >= 0.99),
+    ("correspondence", "attention on the true garment cell", "", lambda f: True),
+    ("mask_covered", "changed pixels that the mask covers", "", lambda f: True),
+    ("mask_excess", "other pixels in it, per changed one", "", lambda f: True),
     ("colours", "colours of garments, by the nearest name", "", lambda f: True),
     ("uncovered_delta_e", "ΔE2000 of what the old outfit hid", "", lambda f: True),
 ]
@@ -38,13 +53,14 @@ def worst(figures: Figures) -> float:
 
 def table(figures: Figures) -> list[str]:
     """Lines of Markdown: one row a figure that was measured; baselines and ceiling in columns of their own."""
-    others = {**figures["baselines"], **({"ceiling": figures["ceiling"]} if "ceiling" in figures else {})}
+    beside = {name: figures[name] for name in ("true_masks", "ceiling") if name in figures}
+    others = {**figures["baselines"], **beside}
     rows = [f"| | minicc | goal | reached | {' | '.join(others)} |", "|---" * (4 + len(others)) + "|"]
     for key, title, goal, reached in GOALS:
         values = [worst(f) if key == "worst" else f.get(key) for f in (figures, *others.values())]
         if values[0] is not None and not math.isnan(values[0]):
             yes = "" if not goal else "yes" if reached(figures) else "NO"
-            ours, *rest = (f"{value:.3g}" for value in values)
+            ours, *rest = ("" if value is None else f"{value:.3g}" for value in values)
             rows.append(f"| {title} | {ours} | {goal} | {yes} | {' | '.join(rest)} |")
     return rows
 

@@ -22,7 +22,8 @@ from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
 from minicc.training.tiny import seeded
 
-POINTS = 1024  # pixels of a labelled picture that `fit` learns from
+POINTS = 1024  # pixels of a labelled picture that `fit` learns from,
+ALL_POINTS = 200_000  # and of many pictures together: their maps must fit into memory
 NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 
 
@@ -129,16 +130,17 @@ def fit(
 
     maps: pictures → feature maps; images: (N, 3, H, W) in [-1, 1]; index: (N, H, W) of CLASSES.
     """
-    where = Draws.at(seed, 0).rand(2 * POINTS * len(images)).view(len(images), POINTS, 1, 2) * 2 - 1
+    points = max(16, min(POINTS, ALL_POINTS // len(images)))
+    where = Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2) * 2 - 1
     parts = zip(images.split(8), where.split(8), strict=True)
     known = [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)]
-    labels = at(index[:, None].float(), where, "nearest")[:, 0].long()  # (N, POINTS, 1)
+    labels = at(index[:, None].float(), where, "nearest")[:, 0].long()  # (N, points, 1)
     detector = seeded(lambda: ClothingDetector([m.shape[1] for m in known]), seed)
     detector.measure(known)
     optimizer = torch.optim.AdamW([p for p in detector.parameters() if p.requires_grad], lr=3e-3)
     for step in range(steps):
         chosen = Draws.at(seed, step + 1).randint(len(images), min(batch, len(images)))
-        logits = detector([m[chosen] for m in known])  # (heads, B, classes, POINTS, 1)
+        logits = detector([m[chosen] for m in known])  # (heads, B, classes, points, 1)
         F.cross_entropy(logits.flatten(0, 1), labels[chosen].repeat(len(logits), 1, 1)).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -146,5 +148,5 @@ def fit(
 
 
 def at(m: Tensor, where: Tensor, mode: str = "bilinear") -> Tensor:
-    """A map (N, C, h, w) at places of its pictures, (N, POINTS, 1, 2) in [-1, 1]: as if enlarged, then read there."""
+    """A map (N, C, h, w) at places of its pictures, (N, points, 1, 2) in [-1, 1]: as if enlarged, then read there."""
     return F.grid_sample(m, where.to(m), mode=mode, padding_mode="border", align_corners=False)

@@ -1,0 +1,135 @@
+"""What phase 2 is asked when it is measured: a doll that no training has seen, the picture of a held-out garment."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from minicc.data.dolls import Doll, Garment, draw, random_garment
+from minicc.data.dolls.captions import phrase
+from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
+from minicc.data.tensors import to_image, to_tensor
+from minicc.errors import PictureError
+from minicc.evaluation.base import FIRST
+from minicc.models.controlnet import ControlNet
+from minicc.outfit import phase1, phase2
+from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.garment import Placed, placed
+from minicc.pipeline import StableDiffusion
+from minicc.training.draws import rng
+from minicc.training.phase2_stage import moved, moved_points, variation
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Wear:
+    """A doll as it is, the same doll in another garment (the truth), and others of its kind that it must not become."""
+
+    before: Doll
+    after: Doll
+    slot: str
+    others: tuple[Doll, ...]
+    seed: int  # of the sampler's noise, and of the garment picture's place, scale and mirror
+
+    @property
+    def character(self) -> Image.Image:
+        return self.before.image
+
+    @property
+    def truth(self) -> Image.Image:
+        return self.after.image
+
+    @property
+    def prompt(self) -> str:
+        """The garment in words, for phase 1."""
+        return phrase(rng(self.seed, 7), self.after.worn(self.slot))
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool, the true mask: where the old or the new garment is, and every pixel that differs."""
+        number = CLASSES[self.slot]
+        differs = (np.asarray(self.character) != np.asarray(self.truth)).any(-1)
+        return (self.before.index == number) | self.worn | differs
+
+    @property
+    def worn(self) -> np.ndarray:
+        """(H, W) bool: where the truth shows the garment."""
+        return self.after.index == CLASSES[self.slot]
+
+    @cached_property
+    def theta(self) -> torch.Tensor:
+        return variation(rng(self.seed, 6))
+
+    @cached_property
+    def garment(self) -> Image.Image:
+        """Its picture as it is given: mirrored or not, somewhere, in some size."""
+        return to_image(moved(to_tensor(self.after.flat(self.slot))[0], self.theta))
+
+    def where(self, one: Placed, stride: int) -> np.ndarray:
+        """Which point of the garment, as it was laid for the model, each latent cell's middle shows: (h, w, 2), NaN."""
+        points = self.after.correspondence(self.slot)[stride // 2 :: stride, stride // 2 :: stride] / self.after.size
+        return one.moved(moved_points(torch.from_numpy(points), self.theta).numpy() * self.garment.width)
+
+
+def wears(n: int, seed: int, pairs: int = 500, most: int = 5) -> list[Wear]:
+    """n test dolls, each with one garment changed for a held-out one; `pairs` others in all, at most `most` each."""
+    first, others = FIRST + seed * 100_000, min(most, -(-pairs // n))
+    return [wear(number, others) for number in range(first, first + n)]
+
+
+def wear(number: int, others: int) -> Wear:
+    """Of one doll; the garment and the others drawn from the doll's number."""
+    random, doll = rng(number, 8), draw(number, split="test", combinations="heldout")
+    slot = str(random.choice([slot for slot in doll.slots if slot in PATTERNED]))
+    own = other_than(doll.worn(slot), random, slot)
+    rest = [others_of_kind(own, random) for _ in range(others)]
+    after, *wrong = (doll.wearing(replace(doll.outfit, **{slot: garment})) for garment in (own, *rest))
+    return Wear(doll, after, slot, tuple(wrong), number)
+
+
+def other_than(worn: Garment, random: np.random.Generator, slot: str) -> Garment:
+    """A random held-out garment that is not the one worn."""
+    while (garment := random_garment(random, slot, "heldout")) == worn:
+        pass
+    return garment
+
+
+def others_of_kind(own: Garment, random: np.random.Generator) -> Garment:
+    """A random garment of the same kind and length, in another colour or pattern."""
+    while True:
+        drawn = random_garment(random, own.slot)
+        other = replace(own, colour=drawn.colour, pattern=drawn.pattern)
+        if other != own:
+            return other
+
+
+def found_masks(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Wear]) -> list[np.ndarray]:
+    """The detector's own masks; nothing where it finds no clothes."""
+    masks = []
+    for one in tqdm(asked, desc="finding clothes"):
+        try:
+            masks.append(phase2.automatic_mask(sd, detector, one.character, [one.garment])[0])
+        except PictureError:
+            masks.append(np.zeros_like(one.mask))
+    return masks
+
+
+def dressed(
+    sd: StableDiffusion, control: ControlNet, asked: Sequence[Wear], masks: Sequence[np.ndarray], name: str,
+    **options: object,
+) -> list[Image.Image]:  # fmt: skip
+    """What phase 2 makes of every question under these masks; the character itself where a mask is empty."""
+    made: dict[int, Image.Image] = {}
+    todo = [i for i, mask in enumerate(masks) if mask.any()]
+    for start in tqdm(range(0, len(todo), BATCH), desc=name):
+        part = todo[start : start + BATCH]
+        ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in part]
+        garments = torch.cat([to_tensor(placed(asked[i].garment, sd.side).picture) for i in part])
+        results = phase2.batch(sd, control, ready, garments, [asked[i].seed for i in part], **options)  # type: ignore[arg-type]
+        made |= {i: result.image for i, result in zip(part, results, strict=True)}
+    return [made.get(i, one.character) for i, one in enumerate(asked)]
