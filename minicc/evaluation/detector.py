@@ -7,12 +7,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data.dolls import Doll, draw
+from minicc.data.dolls.wardrobe import CLASSES as NUMBERS
+from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
 from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.reach import kind_of
 from minicc.pipeline import StableDiffusion
 from minicc.training.detector_stage import fit
 from minicc.training.tiny import seeded
@@ -29,7 +32,8 @@ def evaluate_detector(
     labels: Sequence[int] = LABELS,
     steps: int = 300,
 ) -> Figures:
-    """On n test dolls: clothes_iou, miou, iou of every class; `labels`: clothes IoU by the number N of labelled dolls.
+    """On n test dolls: clothes_iou, miou, iou of every class; `kind`: the share of their garments recognised from a
+    picture of the garment alone; `labels`: clothes IoU by the number N of labelled dolls.
 
     `baselines` has the same curve for heads on raw pixels, on pixels and a random U-Net's features (`random`), and for
     colours alone (each of 64 colours has the class that it mostly had in the labelled pictures), and for the attention
@@ -45,6 +49,7 @@ def evaluate_detector(
         "clothes_iou": clothes_iou(found, truth),
         "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
         "iou": class_ious(found, truth),
+        "kind": kinds_right(sd, detector, dolls),
         "labels": curves.pop("features"),
         "baselines": {
             "labels": {
@@ -101,6 +106,17 @@ def classes_of(detector: ClothingDetector, maps: Maps, images: Tensor, batch: in
     """(B, H, W): the likeliest class of every pixel."""
     parts = tqdm(images.split(batch), desc="finding clothes")
     return torch.cat([detector(maps(x)).softmax(2).mean(0).argmax(1) for x in parts])
+
+
+def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> float:
+    """Of each doll's top, bottom or one-piece, shown as a shop shows it: how often the detector says what it is."""
+    right = [
+        kind_of(sd, detector, doll.flat(slot)) == CLASSES[NUMBERS[slot]]
+        for doll in dolls
+        for slot in doll.slots
+        if slot in PATTERNED
+    ]
+    return sum(right) / len(right)
 
 
 def parts_of(dolls: Sequence[Doll]) -> Tensor:

@@ -1,0 +1,111 @@
+"""What a garment replaces and how far it reaches, measured on dolls whose garment is changed for another."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from minicc.data import dolls
+from minicc.data.dolls.wardrobe import CLASSES as NUMBERS
+from minicc.data.samples import CLASSES
+from minicc.evaluation.base import pictures
+from minicc.evaluation.detector import parts_of
+from minicc.outfit.clothing import features
+from minicc.outfit.detect import clothing_mask
+from minicc.outfit.reach import figures_in, kind_of, reaching_mask
+from minicc.small import small_stable_diffusion
+from minicc.training.detector_stage import Parts, alone, fit
+from minicc.training.draws import rng
+from tests.outfit.test_clothing import found_in
+
+KINDS = {"top": "top", "bottom": "bottom", "onepiece": "dress"}
+
+
+def changes(slot: str, count: int = 14):
+    """(part mask, changed pixels) of dolls whose garment in this slot is changed."""
+    for i in range(60):
+        doll, random = dolls.draw(1_000_000 + i, split="test"), rng(i, 9)
+        if slot in doll.slots:
+            other = doll.wearing(replace(doll.outfit, **{slot: dolls.random_garment(random, slot, "heldout")}))
+            yield doll.index, (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
+            count -= 1
+        if not count:
+            return
+
+
+@pytest.mark.parametrize(
+    ("slot", "covered", "more"), [("top", 0.96, 2.2), ("bottom", 0.9, 1.8), ("onepiece", 0.95, 0.8)]
+)
+def test_the_mask_covers_what_truly_changes_and_little_more(slot, covered, more):
+    """Shares of the changed pixels; without the reach a tenth to a fifth of them stays outside."""
+    pairs, tight = [], []
+    for index, changed in changes(slot):
+        mask, worn = (make(found_in(index), [KINDS[slot]]) for make in (reaching_mask, clothing_mask))
+        pairs.append(((mask & changed).sum() / changed.sum(), (mask & ~changed).sum() / changed.sum()))
+        tight.append((worn & changed).sum() / changed.sum())
+    reached, excess = np.mean(pairs, 0)
+    assert reached > covered
+    assert excess < more
+    assert reached > np.mean(tight) + 0.03
+
+
+def test_hair_face_and_shoes_stay():
+    for index, _ in changes("onepiece", 5):
+        mask = reaching_mask(found_in(index), ["dress"])
+        assert not mask[index == CLASSES.index("hair")].any()
+        rows = np.flatnonzero((index > 0).any(1))
+        assert not mask[: int(rows[0] + 0.35 * (rows[-1] - rows[0]))].any()
+        assert not mask[rows[-1] - 2 :].any()
+
+
+def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
+    two = next(d for d in map(dolls.draw, range(20)) if "top" in d.slots)
+    one = next(d for d in map(dolls.draw, range(20)) if "onepiece" in d.slots)
+    worn = np.isin(two.index, [NUMBERS["top"], NUMBERS["bottom"]])
+    assert reaching_mask(found_in(two.index), ["dress"])[worn].mean() > 0.99
+    assert reaching_mask(found_in(one.index), ["top"])[one.index == NUMBERS["onepiece"]].mean() > 0.99
+
+
+def test_figures_apart_are_counted_and_crumbs_are_not():
+    index = np.zeros((40, 60), np.uint8)
+    index[5:35, 5:20] = 1
+    index[2, 50] = 7
+    assert figures_in(found_in(index)) == 1
+    index[5:35, 30:45] = 2
+    assert figures_in(found_in(index)) == 2
+    assert figures_in(found_in(np.zeros((4, 4), np.uint8))) == 0
+    for i in range(6):
+        assert figures_in(found_in(dolls.draw(i).index)) == 1
+
+
+def test_a_garment_alone_is_labelled_where_it_is_and_white_within_it_is_its_own():
+    flat = torch.ones(3, 8, 8)
+    flat[:, 2:6, 2:6] = -1
+    flat[:, 3, 3] = 1
+    parts = alone(flat, 2)
+    assert parts.sum() == 2 * 16
+    assert parts[3, 3] == 2
+
+
+def test_a_quarter_of_the_detectors_samples_are_garments_alone():
+    doll = {"image": torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "index": torch.full((1, 8, 8), 6, dtype=torch.uint8)}
+    flat = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
+    flat[:, :, 2:6, 2:6] = 9
+    both = Parts(doll, 0, {"flat": flat, "slot": torch.tensor([3], dtype=torch.uint8)})
+    alone_ = [6 not in both[0, i]["index"] for i in range(200)]
+    assert 30 <= sum(alone_) <= 70
+    assert not any(6 not in Parts(doll, 0)[0, i]["index"] for i in range(50))
+
+
+def test_what_a_garment_is_can_be_read_off_its_picture():
+    """Heads on random features, taught by eight dolls and their garments alone, on these garments."""
+    sd = small_stable_diffusion()
+    some = [dolls.draw(i) for i in range(6)]
+    shown = [(doll.flat(slot), NUMBERS[slot]) for doll in some for slot in doll.slots if slot in KINDS]
+    flats = torch.cat([torch.from_numpy(np.asarray(p) / 127.5 - 1).float().permute(2, 0, 1)[None] for p, _ in shown])
+    labels = torch.stack([alone(flat, number) for flat, (_, number) in zip(flats, shown, strict=True)])
+    images, index = torch.cat([pictures(some), flats]), torch.cat([parts_of(some), labels])
+    detector = fit(lambda x: features(sd, x), images, index, 0, 200)
+    right = [kind_of(sd, detector, picture) == CLASSES[number] for picture, number in shown]
+    assert np.mean(right) > 0.6
