@@ -50,8 +50,8 @@ def placed(garment: Image.Image, side: int) -> Placed:
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if rows.size == 0:
         raise PictureError(
-            "the garment's picture is empty, or filled to its edges: expected a garment on a plain or transparent ground, "
-            "with a margin around it"
+            "the garment's picture is empty, or filled to its edges: "
+            "expected a garment on a plain or transparent ground, with a margin around it"
         )
     box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
