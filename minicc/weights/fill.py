@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -43,13 +43,14 @@ def build(
     Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
     dtype = dtype or widest(state)
-    release = release if copies(state, device, dtype) else keep
-    with numbers_looked_at(state, name, release) as check_numbers:  # while the module is made
+    copied = copies(state, device, dtype)
+    with numbers_looked_at({} if copied else state, name) as check_numbers:  # while the module is made
         with torch.device("meta"):
             module = make()
         check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
         check_numbers()
-    module.load_state_dict(placed(state, device, dtype, release), strict=True, assign=True)
+    ours = placed(looked_at(state, name), device, dtype, release) if copied else placed(state.items(), device, dtype)
+    module.load_state_dict(ours, strict=True, assign=True)
     for path, buffer in module.named_buffers():
         if buffer.is_meta:  # transformers' one buffer, which is in no file
             _give_back_position_ids(module, path, buffer, device)
@@ -57,11 +58,14 @@ def build(
 
 
 def placed(
-    state: State, device: torch.device | str | None, dtype: torch.dtype, release: Callable[[], None] = keep
+    items: Iterable[tuple[str, Tensor]],
+    device: torch.device | str | None,
+    dtype: torch.dtype,
+    release: Callable[[], None] = keep,
 ) -> State:
     """Every tensor on the device and in the dtype; the pages of the file that were copied are let go piece by piece."""
     done, copied = {}, 0
-    for key, value in state.items():
+    for key, value in items:
         done[key] = place(value, device, dtype)
         copied += value.nbytes if done[key].data_ptr() != value.data_ptr() else 0
         if copied > PIECE:
@@ -69,6 +73,14 @@ def placed(
             copied = 0
     release()
     return done
+
+
+def looked_at(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Its tensors, each looked at just before it is copied, so that the file is read once."""
+    for key, value in state.items():
+        if value.is_floating_point() and value.numel() and not is_finite(value):
+            raise not_finite(name, key, value)
+        yield key, value
 
 
 def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
@@ -91,40 +103,33 @@ def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
 
 
 @contextmanager
-def numbers_looked_at(state: State, name: str, release: Callable[[], None] = keep) -> Iterator[Callable[[], None]]:
+def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[], None]]:
     """Look at every number in the background, in the file's order: what is mapped is read from front to back.
 
     Gives a function that waits for the end, and raises WeightsError at a NaN or an infinity, naming the key.
     """
     floats = [(key, value) for key, value in state.items() if value.is_floating_point() and value.numel()]
     floats.sort(key=lambda item: item[1].data_ptr())
-    seen = 0
-
-    def look(value: Tensor) -> bool:
-        nonlocal seen
-        finite, seen = is_finite(value), seen + value.nbytes
-        if seen > PIECE:
-            seen = 0
-            release()
-        return finite
-
     pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    looks = [pool.submit(look, value) for _, value in floats]
+    looks = [pool.submit(is_finite, value) for _, value in floats]
 
     def check() -> None:
         for (key, value), done in zip(floats, looks, strict=True):
             if not done.result():
-                bad = int((~torch.isfinite(value)).sum())
-                raise WeightsError(
-                    f"{name}: {key} holds {bad} values of {value.numel()} that are NaN or infinite: the training "
-                    "broke, or the conversion to half precision overflowed. Take another version of the file"
-                )
-        release()
+                raise not_finite(name, key, value)
 
     try:
         yield check
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def not_finite(name: str, key: str, value: Tensor) -> WeightsError:
+    bad = int((~torch.isfinite(value)).sum())
+    return WeightsError(
+        f"{name}: {key} holds {bad} values of {value.numel()} that are NaN or infinite: the training broke, or the "
+        "conversion to half precision overflowed. Take another version of the file"
+    )
 
 
 def is_finite(value: Tensor) -> bool:
