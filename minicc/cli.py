@@ -124,7 +124,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
     p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
-    p.add_argument("--vae", type=Path, help="base: the trained VAE [runs/vae/vae]; vae: one to go on from [a new one]")
+    p.add_argument("--vae", type=Path, help="base: a trained VAE [the shipped one]; vae: one to go on from [a new one]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")
@@ -155,7 +155,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
 def add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(p)
-    p.add_argument("--vae", type=Path, help="vae: a folder or file of a VAE alone [the whole model's]")
+    p.add_argument("--vae", type=Path, help="vae: its folder or file [the shipped one]")
     p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
     p.add_argument("--control", help="phase1, phase2: file, folder or shipped name [tiny-phase1, tiny-phase2]")
     p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [left out]")

@@ -18,7 +18,7 @@ from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import load_way
 from minicc.outfit.clothing import ClothingDetector
-from minicc.pipeline import StableDiffusion, load
+from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.weights.load import load_vae
 
 
@@ -42,9 +42,7 @@ def evaluate_stage(a: Namespace) -> None:
 
 
 def vae(a: Namespace) -> Figures:
-    """Of a whole model, or of the VAE in a folder or file of its own."""
-    model = load_vae(a.vae, dtype=torch.float32).eval() if a.vae else load(a.sd, device="cpu").vae
-    return evaluate_vae(model, a.n, a.seed)
+    return evaluate_vae(load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval(), a.n, a.seed)
 
 
 def reader(a: Namespace) -> Figures:

@@ -15,7 +15,7 @@ from minicc.models.garment_ways import in_way, load_way
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, features
-from minicc.pipeline import StableDiffusion, load
+from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
@@ -99,7 +99,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     if a.sd:
         sd = load(a.sd, device="cpu")
     else:
-        vae = load_vae(a.vae or Path("runs/vae/vae"), dtype=torch.float32).eval()
+        vae = load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval()
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
