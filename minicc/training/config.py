@@ -20,7 +20,7 @@ class TrainConfig:
     lr: float = 1e-4  # after the warm-up
     warmup: int = 100  # steps of linear warm-up
     decay: str = "constant"  # or "cosine": to a tenth of lr at the last step
-    optimizer: str = "adamw"  # or "muon": several times fewer steps where all weights are new
+    optimizer: str = "adamw"  # or "muon": a third of the steps where all weights are new
     weight_decay: float = 0.01
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.0  # decay of the weights' moving average; 0: none
