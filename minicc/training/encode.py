@@ -36,7 +36,7 @@ def encode_images(sd: StableDiffusion, images: Tensor, batch: int = 32) -> Tenso
 
 def contexts_of(path: Path, sd: StableDiffusion, captions: list[str]) -> Tensor:
     """Text embeddings, (N, 77, D) in half precision, kept like latents."""
-    digest = digest_of(sd.text_encoder, sd.tokenizer.get_vocab(), captions)
+    digest = digest_of(sd.text_encoder, sorted(sd.tokenizer.get_vocab().items()), captions)
     return kept(path, digest, lambda: {"context": encode_captions(sd, captions)})["context"]
 
 
