@@ -101,6 +101,16 @@ class StableDiffusion:
         """Scaled latents of one picture, (4, h, w) or (1, 4, h, w) → RGB."""
         return to_image(self.decode_latents(latents.reshape(1, *latents.shape[-3:])))
 
+    def check_controllable(self, controls: Sequence["Hinted"]) -> None:
+        """Raise Error for an inpainting model, or a ControlNet of another U-Net."""
+        if self.unet.config.in_channels != self.vae.config.latent_channels:
+            raise Error(
+                f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, "
+                "a mask and a masked picture among them; minicc inpaints by a ControlNet: take the family's plain model"
+            )
+        for c in controls:
+            c.net.check_fits(self.unet)
+
     def guided(
         self,
         context: Tensor,
@@ -117,13 +127,7 @@ class StableDiffusion:
         controls: ControlNets with their hints; they add up. guess_mode: they act on the prompt's branch only, at the
         strengths 0.825^(12−i). What no step changes, the text's keys and values, is computed here.
         """
-        if self.unet.config.in_channels != self.vae.config.latent_channels:
-            raise Error(
-                f"{self.name} is an inpainting model: its U-Net expects {self.unet.config.in_channels} channels, "
-                "a mask and a masked picture among them; minicc inpaints by a ControlNet: take the family's plain model"
-            )
-        for c in controls:
-            c.net.check_fits(self.unet)
+        self.check_controllable(controls)
         copies = 1 if guidance == 1 else 2
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)

@@ -162,8 +162,7 @@ def blended_steps(
     """
     x = noise
     for t, s in schedule.pairs(steps):
-        output = model(x, timestep(x, t))
-        x_0, eps = schedule.x_0_from(output, x, t), schedule.epsilon_from(output, x, t)
+        x_0, eps = schedule.split(model(x, timestep(x, t)), x, t)
         sigma = ddim_sigma(schedule.alpha_bar(t, x), schedule.alpha_bar(s, x), eta)
         fresh = None if eta == 0 else torch.stack([randn_like(z, g) for z, g in zip(x, generators, strict=True)])
         x_s = ddim_step(x_0, eps, schedule.alpha_bar(s, x), sigma, fresh).to(x.dtype)
