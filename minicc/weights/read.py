@@ -21,6 +21,7 @@ DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+MAX_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 class Mapped(dict[str, Tensor]):
@@ -111,11 +112,18 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
     """The JSON header of a safetensors file, and where the tensors' bytes begin."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        head = file.read(9)
+        length = int.from_bytes(head[:8], "little")
+        if length > MAX_HEADER or head[8:] not in (b"", b"{"):
+            raise WeightsError(
+                f"{path.name} is no safetensors file (it begins {head!r}): expected the length of a header, then the "
+                "header, which begins with {. If it was renamed, give it its own ending back; else download it again"
+            )
         if size < 8 + length:
             raise WeightsError(
                 f"{path.name} is truncated: {size:,} bytes, its header alone has {length:,}: download it again"
             )
+        file.seek(8)
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError) as error:

@@ -44,8 +44,12 @@ def test_every_tensor_has_a_storage_of_its_own(tmp_path: Path):
         (LFS, "is a git-LFS pointer"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page"),
         (b"\n <html lang=en>", "is a web page"),
-        (b"not weights at all", "truncated"),
-        (b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all.", "header is not JSON"),
+        (b"not weights at all", r"is no safetensors file \(it begins b'not weigh'\): expected the length of a header"),
+        (b"a note {of mine}", "is no safetensors file"),
+        (b"text", "is no safetensors file"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all.", "is no safetensors file"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json at all", "header is not JSON"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{not all", "truncated"),
     ],
 )
 def test_what_a_failed_download_leaves_is_named(tmp_path: Path, content, message):
