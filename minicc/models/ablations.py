@@ -16,9 +16,12 @@ from minicc.models.controlnet import Control, ControlNet
 from minicc.models.unet import UNet, skip_channels
 
 
-def gaussian_controlnet(unet: UNet, generator: torch.Generator) -> ControlNet:
-    """(b): the trainable copy, its zero convolutions with weights from N(0, 1/fan-in) instead of zeros."""
-    control = ControlNet.from_unet(unet)
+def gaussian_controlnet(unet: UNet, generator: torch.Generator, **kwargs: Any) -> ControlNet:
+    """(b): the trainable copy, its zero convolutions with weights from N(0, 1/fan-in) instead of zeros.
+
+    kwargs: of `ControlNet.from_unet`, such as hint_channels.
+    """
+    control = ControlNet.from_unet(unet, **kwargs)
     zeros = [*control.controlnet_down_blocks, control.controlnet_mid_block, control.controlnet_cond_embedding.conv_out]
     with torch.no_grad():
         for conv in zeros:

@@ -24,7 +24,7 @@ def inputs(sd, generator):
 def makers():
     return {
         "zero": ControlNet.from_unet,
-        "gaussian": lambda unet: gaussian_controlnet(unet, torch.Generator().manual_seed(0)),
+        "gaussian": lambda unet, **kwargs: gaussian_controlnet(unet, torch.Generator().manual_seed(0), **kwargs),
         "lite": LiteControlNet.from_unet,
     }
 
@@ -41,6 +41,15 @@ def test_every_variant_returns_residuals_of_the_skips_shapes(name, layers, gener
         control = makers()[name](unet)(x, t, context, hint)
     assert [r.shape for r in control.skips] == [s.shape for s in skips]
     assert control.middle.shape == middle.shape
+
+
+@pytest.mark.parametrize("name", makers())
+def test_every_variant_takes_the_hint_encoder_s_channels(sd, name):
+    """As many levels as the VAE halves the picture; a VAE of stride 4 has one less."""
+    control = makers()[name](sd.unet, hint_channels=(8, 16, 24))
+    with torch.no_grad():
+        assert control.controlnet_cond_embedding(torch.rand(1, 3, 32, 32)).shape == (1, 32, 8, 8)
+    assert control.to_config()["conditioning_embedding_out_channels"] == [8, 16, 24]
 
 
 @pytest.mark.parametrize("name", makers())
