@@ -17,12 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an Error becomes one line on stderr and exit status 2."""
     arguments = parser().parse_args(argv)
     run.said.clear()
-    warnings.showwarning = lambda message, *_, **__: run.note(str(message))
-    try:
-        arguments.run(arguments)
-    except Error as problem:
-        print(f"minicc: {problem}", file=sys.stderr)
-        return 2
+    with warnings.catch_warnings():  # a notebook that calls a command keeps its own way of showing them
+        warnings.showwarning = lambda message, *_, **__: run.note(str(message))
+        try:
+            arguments.run(arguments)
+        except Error as problem:
+            print(f"minicc: {problem}", file=sys.stderr)
+            return 2
     return 0
 
 
@@ -122,7 +123,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
-    p.add_argument("--data", type=Path, help="phase1: folder of characters with masks and captions")
+    p.add_argument("--data", type=Path, help="phase1: folder of characters, masks, captions; detector: with masks")
     p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
     p.add_argument("--vae", type=Path, help="base: a trained VAE [the shipped one]; vae: one to go on from [a new one]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")

@@ -149,6 +149,19 @@ def test_train_phase1_saves_a_controlnet_that_phase1_loads_and_diffusers_opens(o
     assert phase1(official, tmp_path / "o.png", "--control", str(out / "controlnet")) == 0
 
 
+def test_train_phase1_on_pictures_without_masks_says_what_they_lack(official, tmp_path, capsys):
+    data = folder_of_characters(tmp_path / "data")
+    (data / "metadata.jsonl").unlink()
+    for path in data.glob("*-mask.png"):
+        path.unlink()
+    options = ["--data", str(data), "--size", "32", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), *options]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "6 pictures left out: no mask and no caption (0.png, 1.png, 2.png and 3 more)." in error
+    assert "Each needs a mask and a caption" in error
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_on_real_characters_takes_real_steps(official, tmp_path, shared):
     options = ["--steps", "2", "--batch", "2", "--size", "64", "--device", "cpu", "--out", str(tmp_path / "run")]
     options += ["--cache", str(tmp_path / "cache")]

@@ -400,14 +400,60 @@ def test_no_folder_no_pictures_and_no_such_layout_are_told_apart(tmp_path: Path)
         read_folder(tmp_path, layout="coco")
 
 
-def test_a_summary_names_the_first_of_many_with_the_same_fate(tmp_path: Path):
+def test_a_summary_counts_what_happened_to_many_kind_by_kind_and_names_the_first(tmp_path: Path):
     for i in range(30):
-        put(tmp_path / f"{i}.png", character().quantize(8))
+        put(tmp_path / f"{i}.png", character().quantize(8) if i else character())
+    (tmp_path / "5.txt").write_text("five")
+    (tmp_path / "x.png").write_text("no picture")
     _, report = read_folder(tmp_path)
-    assert len(str(report).splitlines()) == 31
-    assert report.summary().splitlines()[1:] == [
-        "  note: palette; no caption; no mask: 0.png, 1.png, 2.png and 27 more"
+    assert report.summary().splitlines() == [
+        "pictures: 30 samples, 1 left out.",
+        f"  x.png left out: {report.dropped['x.png']}.",
+        "  29 pictures: palette colours, converted to RGB (1.png, 2.png, 3.png and 26 more).",
+        "  29 pictures: no caption (0.png, 1.png, 2.png and 26 more).",
+        "  30 pictures: no mask (0.png, 1.png, 2.png and 27 more).",
     ]
+    assert len(str(report).splitlines()) == 32
+
+
+def test_a_summary_counts_lines_of_metadata_as_lines_and_garments_without_their_reasons(tmp_path: Path):
+    rows = [image_row(tmp_path, name, garment_file_name=f"{name}-garment.png") for name in "ab"]
+    _, report = read_folder(put_rows(tmp_path, [*rows, "[]", "[]"]))
+    assert report.summary().splitlines()[1:] == [
+        "  2 lines left out: a list; expected one object a line (metadata.jsonl:3, metadata.jsonl:4).",
+        "  2 pictures: used without its garment (a.png, b.png).",
+    ]
+    assert "no such file" in report.notes["a.png"]
+
+
+def incomplete(root: Path, complete: int = 0) -> Path:
+    """Five characters, each wanting something, and some complete ones."""
+    rows = [image_row(root, name) for name in ["a", "b", "c", "d", "e", *map(str, range(complete))]]
+    put(root / "e_mask.png", Image.new("L", SIZE))
+    del rows[0]["mask_file_name"], rows[1]["mask_file_name"], rows[1]["text"], rows[3]["text"]
+    rows[2]["text"] = " "
+    return put_rows(root, rows)
+
+
+def test_samples_that_lack_what_is_needed_are_left_out_and_the_report_says_what(tmp_path: Path):
+    samples, report = read_folder(incomplete(tmp_path, complete=2), needs=("mask", "clothes", "caption"))
+    assert [s.name for s in samples] == ["0.png", "1.png"]
+    assert report.dropped == {
+        "a.png": "no mask", "b.png": "no mask and no caption", "e.png": "its mask shows no clothes",
+        "c.png": "no caption", "d.png": "no caption",
+    }  # fmt: skip
+    assert report.summary().splitlines()[0] == "metadata: 2 samples, 5 left out."
+    assert "  2 pictures left out: no caption (c.png, d.png)." in report.summary().splitlines()
+    assert not {*report.dropped} & {*report.notes}
+    assert len(read_folder(tmp_path)[0]) == 7
+
+
+def test_a_folder_in_which_every_sample_lacks_something_is_an_error_that_says_what_to_do(tmp_path: Path):
+    with pytest.raises(PictureError) as error:
+        PictureFolder(incomplete(tmp_path), size=8, needs=("mask", "clothes", "caption"))
+    assert str(error.value).startswith(f"{tmp_path}: no sample can be used. metadata: 0 samples, 5 left out.")
+    assert "a.png left out: no mask." in str(error.value)
+    assert "Each needs a mask and a caption: the README's “A folder to train on” shows" in str(error.value)
 
 
 # ── tensors ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -461,7 +507,7 @@ def test_a_file_that_breaks_later_is_skipped_with_a_warning(tmp_path: Path):
 
 def test_a_folder_of_only_bad_files_is_an_error_that_names_them(tmp_path: Path):
     (tmp_path / "a.png").write_text("no picture")
-    with pytest.warns(UserWarning, match=r"a\.png"), pytest.raises(PictureError, match=r"a\.png"):
+    with pytest.raises(PictureError, match=r"a\.png"):
         PictureFolder(tmp_path, size=8)
 
 

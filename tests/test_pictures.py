@@ -47,8 +47,8 @@ def test_a_palette_becomes_rgb_and_its_transparency_alpha(tmp_path: Path):
     image = Image.fromarray(ramp()).quantize(8)
     plain = open_picture(saved(tmp_path / "p.png", image))
     clear = open_picture(saved(tmp_path / "t.png", image, transparency=image.getpixel((0, 0))))
-    assert (plain.mode, plain.info["notes"]) == ("RGB", ["palette"])
-    assert (clear.mode, clear.info["notes"]) == ("RGBA", ["palette with transparency"])
+    assert (plain.mode, plain.info["notes"]) == ("RGB", ["palette colours, converted to RGB"])
+    assert (clear.mode, clear.info["notes"]) == ("RGBA", ["palette colours, converted to RGB with transparency"])
     assert colour(clear)[3] == 0
     assert colour(clear, (19, 11))[3] == 255
 

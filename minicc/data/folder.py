@@ -1,6 +1,7 @@
 """The user's own pictures: any folder → samples and one report; and as tensors to train on."""
 
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,21 @@ from torch.utils.data import Dataset
 
 from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
-from minicc.data.report import Report, checked
+from minicc.data.report import MISSING, Report, checked
 from minicc.data.samples import Sample, clothes, image_of, index_of, read_index
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 
 
-def read_folder(path: str | Path, layout: str | None = None, check: bool = True) -> tuple[list[Sample], Report]:
+def read_folder(
+    path: str | Path, layout: str | None = None, check: bool = True, needs: Collection[str] = ()
+) -> tuple[list[Sample], Report]:
     """All usable samples of a folder, and the report that names the others.
 
     layout: one of READERS ("metadata", "viton", "layers", "pictures"); None: recognised. check: open every file once;
-    without it, damaged files are met while training, and skipped there. Raises PictureError for no folder or an unknown
-    layout, and if the folder has several splits: which of them to train on must be said.
+    without it, damaged files are met while training, and skipped there. needs: of MISSING; samples that lack one of
+    these are left out, the others may lack what they want. Raises PictureError for no folder or an unknown layout, and
+    if the folder has several splits: which of them to train on must be said.
     """
     root = Path(path)
     if not root.is_dir():
@@ -35,9 +39,10 @@ def read_folder(path: str | Path, layout: str | None = None, check: bool = True)
         samples = [sample for sample in (checked(sample, report) for sample in samples) if sample is not None]
     for sample in samples:
         if not sample.caption:
-            report.note(sample.name, "no caption")
+            report.note(sample.name, MISSING["caption"])
         if not sample.mask and not sample.layers:
-            report.note(sample.name, "no mask")
+            report.note(sample.name, MISSING["mask"])
+    samples = report.leave_out(samples, [MISSING[need] for need in needs])
     report.kept = len(samples)
     return samples, report
 
@@ -45,20 +50,22 @@ def read_folder(path: str | Path, layout: str | None = None, check: bool = True)
 class PictureFolder(Dataset):
     """A folder as training samples: image, mask of the clothes, caption, name.
 
-    path, layout, check: as for read_folder. size: side in pixels, a multiple of 8 as the VAE needs; pictures become
-    squares of it, their aspect kept. If the report says anything, a warning sums it up; it stays as `.report`.
+    path, layout, check, needs: as for read_folder. size: side in pixels, a multiple of 8 as the VAE needs; pictures
+    become squares of it, their aspect kept. If the report says anything, a warning sums it up; it stays as `.report`.
     Raises PictureError for another size, and if no sample is left.
     """
 
-    def __init__(self, path: str | Path, size: int, layout: str | None = None, check: bool = True):
+    def __init__(
+        self, path: str | Path, size: int, layout: str | None = None, check: bool = True, needs: Collection[str] = ()
+    ):
         if size < 8 or size % 8:
             raise PictureError(f"size={size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
         self.size = size
-        self.samples, self.report = read_folder(path, layout, check)
+        self.samples, self.report = read_folder(path, layout, check, needs)
+        if not self.samples:
+            raise PictureError(f"{path}: no sample can be used. {self.report.summary()}{advice(needs)}")
         if self.report:
             warnings.warn(f"{path}: {self.report.summary()}", stacklevel=2)
-        if not self.samples:
-            raise PictureError(f"{path}: no sample can be used. {self.report.summary()}")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -90,6 +97,12 @@ class PictureFolder(Dataset):
             "caption": sample.caption,
             "name": sample.name,
         }
+
+
+def advice(needs: Collection[str]) -> str:
+    """What to do about samples that lack what is needed."""
+    wanted = " and a ".join(need for need in needs if need != "clothes")
+    return f"\nEach needs a {wanted}: the README's “A folder to train on” shows how they are given." if needs else ""
 
 
 def either_outfit(sample: Sample, layer: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def read_layers(root: Path, report: Report) -> Iterator[Sample]:
             continue
         if len(files) > 1 and not all(path.stem[:1].isdecimal() for path in files):
             order = " under ".join(path.stem for path in files)
-            report.note(folder.name, f"layers in the order of their names ({order}): put numbers first to change it")
+            report.note(folder.name, "layers in the order of their names, put numbers first to change it", f": {order}")
     for path in pictures_in(root):
         report.note(path.name, "beside the characters' sub-folders: not used")
 

@@ -87,7 +87,7 @@ def extra(root: Path, where: str, row: Row, report: Report, *columns: str) -> Pa
     try:
         return optional(root, row, *columns)
     except PictureError as error:
-        report.note(where, f"used without its {columns[0]}: {error}")
+        report.note(where, f"used without its {columns[0]}", f": {error}")
         return None
 
 

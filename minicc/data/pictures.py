@@ -17,6 +17,7 @@ from minicc.errors import PictureError
 MAX_PIXELS = 16_384 * 4_096  # 67 million: a poster; decoded as RGBA it takes 256 MB
 MAX_SIDE = 16_384  # pixels
 PLAIN = ("RGB", "RGBA", "L", "LA", "1")  # modes that need no word
+PALETTE = "palette colours, converted to RGB"
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 # Pictures only: Pillow also opens PostScript, by running Ghostscript, and fonts, films and weather maps.
 FORMATS = ["PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "TGA", "PPM", "QOI", "PSD", "ICO", "JPEG2000"]
@@ -43,7 +44,7 @@ def open_mask(path: str | Path) -> Image.Image:
             return finish(image.convert("RGBA"), notes)
         if image.mode != "P":
             return finish(*grey_or_index(image, notes))
-        notes = [note for note in notes if note != "palette"]  # of a mask it is expected
+        notes = [note for note in notes if note != PALETTE]  # of a mask it is expected
         return finish(image.convert("L") if white_is_zero(image) else image, notes)
 
 
@@ -106,7 +107,7 @@ def unusual(file: Image.Image) -> list[str]:
     if is_wide(file):
         notes.append(f"16-bit ({file.mode}): read as 8-bit")
     elif file.mode == "P":
-        notes.append("palette" + (" with transparency" if "transparency" in file.info else ""))
+        notes.append(f"{PALETTE} with transparency" if "transparency" in file.info else PALETTE)
     elif file.mode not in PLAIN:
         notes.append(f"{file.mode}: converted to RGB")
     if file.getexif().get(ORIENTATION, 1) != 1:

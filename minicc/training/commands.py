@@ -150,8 +150,8 @@ def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> P
 
 
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
-    """The user's own characters, and their mirror images."""
-    pictures = PictureFolder(folder, size=a.size or sd.side)
+    """The user's own characters, and their mirror images; those without a mask or a caption teach nothing here."""
+    pictures = PictureFolder(folder, size=a.size or sd.side, needs=("mask", "clothes", "caption"))
     captions = [sample.caption for sample in pictures.samples]
     name = f"{folder.resolve().name}-{pictures.size}"
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
@@ -192,7 +192,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
     sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
     if a.data:
-        data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side), a.seed)
+        data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed)
     else:
         size = a.size or sd.side
         data = Parts(draw_dolls(a.cache, "train", a.dolls, size), a.seed, draw_worn(a.cache, "train", a.dolls, size))
