@@ -18,6 +18,7 @@ from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import load_way
 from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.phase1 import warn_of_phase
 from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.weights.load import load_vae
 
@@ -56,6 +57,7 @@ def base(a: Namespace, sd: StableDiffusion) -> Figures:
 def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
     """On dolls; with `--data` on a folder of characters, whose attributes nobody can read."""
     control = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet).eval()
+    warn_of_phase(control, 1)
     if a.data:
         return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
     return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance)
@@ -68,6 +70,7 @@ def phase2(a: Namespace, sd: StableDiffusion) -> Figures:
         for source in (a.control or "tiny-phase2", a.phase1, a.plain)
     )
     assert control is not None
+    warn_of_phase(control, 2)
     detector, reader = ClothingDetector.load(a.detector), reader_of(a)
     return evaluate_phase2(sd, control, detector, reader, a.n, a.seed, a.steps, a.guidance, one, plain)
 

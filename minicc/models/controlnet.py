@@ -113,12 +113,15 @@ def widened(control: "ControlNet", channels: int) -> "ControlNet":
 
 @dataclass(frozen=True)
 class HintShape:
-    """The hint encoder's part of a diffusers config."""
+    """The hint encoder's part of a diffusers config, and a note of ours, private by its _, so that others skip it."""
 
     conditioning_embedding_out_channels: tuple[int, ...] = (16, 32, 96, 256)
     conditioning_channels: int = 3
+    phase: int | None = None  # `_minicc_phase`
 
     def __post_init__(self) -> None:
+        if self.phase not in (None, 1, 2):
+            raise Error(f"config: _minicc_phase is {self.phase}, expected 1 or 2, or nothing")
         if min(self.conditioning_embedding_out_channels) < 1 or self.conditioning_channels < 1:
             raise Error(f"config: {self}: expected channels of 1 or more")
 
@@ -135,6 +138,7 @@ class ControlNet(EncoderHalf):
         """hint_channels: of the hint encoder, level by level; conditioning_channels: of the hint, 3 for a picture."""
         super().__init__(config)
         self.hint_channels, self.conditioning_channels = tuple(hint_channels), conditioning_channels
+        self.phase: int | None = None  # that it was trained for, 1 or 2; None: not known, as of official ones
         width, deepest = config.block_out_channels[0], config.block_out_channels[-1]
         self.controlnet_cond_embedding = HintEncoder(conditioning_channels, hint_channels, width)
         self.controlnet_down_blocks = nn.ModuleList(zero_conv(c, c) for c in skip_channels(config))
@@ -181,6 +185,8 @@ class ControlNet(EncoderHalf):
         config = self.config.to_config()
         for decoder_only in ("out_channels", "up_block_types", "sample_size"):
             del config[decoder_only]
+        if self.phase is not None:
+            config["_minicc_phase"] = self.phase
         return config | {
             "conditioning_channels": self.conditioning_channels,
             "conditioning_embedding_out_channels": list(self.hint_channels),
@@ -190,9 +196,11 @@ class ControlNet(EncoderHalf):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ControlNet":
         """A ControlNet of this shape, its weights not yet loaded, from a diffusers config."""
-        shape = HintShape(**checked(HintShape, config))
+        shape = HintShape(**checked(HintShape, config, {"_minicc_phase": "phase"}))
         hint_channels = shape.conditioning_embedding_out_channels
-        return cls(UNetConfig.from_config(config), hint_channels, shape.conditioning_channels)
+        control = cls(UNetConfig.from_config(config), hint_channels, shape.conditioning_channels)
+        control.phase = shape.phase
+        return control
 
     @classmethod
     def load(cls, source: str | Path, unet: UNet | None = None, **kwargs: Any) -> "ControlNet":

@@ -66,6 +66,7 @@ def variants(
     many pixels. max_side: pictures with a longer side are worked on in the mask's neighbourhood (default: 1.5 times
     the side that the model was trained for). Raises PictureError for a mask that does not fit or is empty.
     """
+    warn_of_phase(control, 1)
     ready = prepare(sd, character, mask, feather, max_side)
     for doubt in unknown_words(sd.tokenizer_source, f"{prompt} {negative}"):
         warnings.warn(doubt, stacklevel=2)
@@ -73,6 +74,20 @@ def variants(
     options = {"steps": steps, "guidance": guidance, "negative": negative, "eta": eta, "progress": progress}
     pictures = fill(sd, ready.image, ready.mask, [prompt], seeds, controls, **options)  # type: ignore[arg-type]
     return [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
+
+
+OTHER_PHASE = {
+    1: "this ControlNet was trained for phase 2, where nearly every sentence is empty: it may not follow the prompt. "
+    "Take one that `minicc train phase1` made, or an official inpainting one",
+    2: "this ControlNet was trained for phase 1 and has never seen a garment: expect it to draw another one. "
+    "Take one that `minicc train phase2` made from it",
+}
+
+
+def warn_of_phase(control: ControlNet | None, wanted: int) -> None:
+    """Warn about a ControlNet whose file says that it was trained for the other phase; official ones say nothing."""
+    if control is not None and control.phase not in (None, wanted):
+        warnings.warn(OTHER_PHASE[wanted], stacklevel=3)
 
 
 def batch(

@@ -16,7 +16,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
-from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable
+from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable, warn_of_phase
 from minicc.outfit.reach import figures_in, kind_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
@@ -65,6 +65,8 @@ def variants(
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
         mask, notes = automatic_mask(sd, detector, character, garments, classes, uncertainty)
+    if garments:
+        warn_of_phase(control, 2)
     ready = prepare(sd, character, mask, feather, max_side)
     hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
     pictures = fill(

@@ -34,6 +34,7 @@ class Phase2Stage(Phase1Stage):
     is their picture.
     """
 
+    phase = 2
     without = 0.1  # the share of batches without a garment
     inside = 2.0  # how much more a latent cell inside the mask counts
 

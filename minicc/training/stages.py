@@ -34,6 +34,7 @@ class Phase1Stage(Stage):
     """
 
     empty: Tensor
+    phase = 1  # what the copy's file will say
 
     def __init__(
         self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True,
@@ -42,7 +43,7 @@ class Phase1Stage(Stage):
         """shown: the characters of the validation sheet, dicts with image, mask and caption."""
         super().__init__()
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
-        self.unet = sd.unet
+        self.unet, control.phase = sd.unet, self.phase
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         trainable(sd.unet, control, sd_locked)
 

@@ -1,6 +1,7 @@
 """Phase 2: a garment's picture, worn; exact outside the mask, and without a garment phase 1 itself."""
 
 import copy
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.errors import Error, PictureError
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import WAYS, in_way
+from minicc.models.garment_ways import WAYS, in_way, load_way
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.colours import colour_error
@@ -51,6 +52,22 @@ def test_outside_the_mask_every_value_is_the_characters(sd, control, mask):
     before, after = np.asarray(character), np.asarray(result.image)
     assert np.array_equal(before[~mask], after[~mask])
     assert (before[mask] != after[mask]).any()
+
+
+def test_a_controlnet_of_the_other_phase_is_warned_about_and_one_of_unknown_phase_is_not(sd, control, mask):
+    trained, character = copy.deepcopy(control), picture((70, 50), "RGB")
+    runs = {
+        1: lambda: phase1.generate(sd, trained, character, mask, "a hat", steps=1),
+        2: lambda: phase2.generate(sd, trained, character, garment(), mask=mask, steps=1),
+    }
+    for trained.phase in (None, 1, 2):
+        for wanted, generate in runs.items():
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                generate()
+            said = [str(w.message) for w in caught if "was trained for phase" in str(w.message)]
+            assert len(said) == (trained.phase not in (None, wanted))
+            assert all(f"was trained for phase {trained.phase}" in words for words in said)
 
 
 def test_without_a_garment_the_result_is_exactly_phase_1s(sd, control, mask):
@@ -238,9 +255,12 @@ def test_every_way_trains_on_the_same_batch_and_attention_can_be_taught(sd, cont
     assert learner.controlnet_cond_embedding.conv_in.weight.grad.abs().max() > 0
 
 
-def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path):
+def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path, capsys):
+    """From phase 1's ControlNet to phase 2's; and what is said if the first is taken for the second."""
     sd.save(tmp_path / "sd")
-    control.save(tmp_path / "start")
+    start = copy.deepcopy(control)
+    start.phase = 1
+    start.save(tmp_path / "start")
     options = [
         "--variant",
         "decoder",
@@ -269,5 +289,9 @@ def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path):
     trained = ["--sd", str(tmp_path / "sd"), "--control", str(tmp_path / "run" / "controlnet")]
     out = tmp_path / "o.png"
     assert main(["phase2", *trained, *pictures, "--steps", "1", "--out", str(out)]) == 0
+    assert "was trained for phase" not in capsys.readouterr().err
+    assert main(["phase2", *trained[:-1], str(tmp_path / "start"), *pictures, "--steps", "1", "--out", str(out)]) == 0
+    assert "was trained for phase 1 and has never seen a garment" in capsys.readouterr().err
+    assert load_way(tmp_path / "run" / "controlnet", sd.unet).phase == 2
     assert Image.open(out).size == (128, 128)
     assert Path(tmp_path / "run" / "sheet-00000001.png").exists()

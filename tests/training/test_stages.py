@@ -112,6 +112,7 @@ def test_phase_1_changed_the_copy_and_nothing_else(runs):
     sd = minicc.load(runs / "base" / "sd", device="cpu")
     control = ControlNet.load(runs / "phase1" / "controlnet", unet=sd.unet)
     assert control.controlnet_mid_block.weight.abs().max() > 0
+    assert control.phase == 1
     assert (sd.unet.conv_in.weight - control.conv_in.weight).abs().max() < 1e-2
 
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from minicc.errors import WeightsError
+from minicc.errors import Error, WeightsError
 from minicc.models.controlnet import ControlNet
 from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
@@ -110,6 +110,32 @@ def test_a_controlnet_comes_back_from_both_layouts(tmp_path: Path, control: Cont
     loaded = ControlNet.load(path)
     assert equal(loaded, control)
     assert loaded.config == control.config
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "compvis"])
+@pytest.mark.parametrize("phase", [None, 1, 2])
+def test_a_controlnet_says_which_phase_it_was_trained_for_and_an_official_one_does_not(
+    tmp_path: Path, control: ControlNet, phase, layout
+):
+    control.phase = phase
+    path = control.save(tmp_path / ("c.safetensors" if layout == "compvis" else "c"), layout=layout)
+    control.phase = None
+    assert ControlNet.load(path).phase == phase
+
+
+def test_diffusers_reads_a_config_with_a_phase_without_a_word(tmp_path: Path, control: ControlNet, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(diffusers.configuration_utils.logger, "warning", said.append)
+    control.phase = 2
+    diffusers.ControlNetModel.from_pretrained(control.save(tmp_path / "c"))
+    control.phase = None
+    assert said == []
+
+
+def test_a_phase_that_does_not_exist_is_named(control: ControlNet):
+    config = control.to_config() | {"_minicc_phase": 3}
+    with pytest.raises(Error, match="_minicc_phase is 3, expected 1 or 2"):
+        ControlNet.from_config(config)
 
 
 def test_diffusers_opens_the_controlnet_and_computes_the_same(tmp_path: Path):
