@@ -84,12 +84,16 @@ class StableDiffusion:
         The posterior's mean; with a generator, a sample of it. H and W: multiples of 8, else Error.
         """
         x = to_tensor(image) if isinstance(image, Image.Image) else image
-        stride = self.vae.stride
-        if x.shape[-1] % stride or x.shape[-2] % stride:
-            raise Error(f"picture is {x.shape[-1]}×{x.shape[-2]}: pad or crop both sides to multiples of {stride}")
+        self.check_sides(x)
         q = self.vae.encode(x.to(self.device, self.dtype))
         z = q.mean if generator is None else q.sample(generator)
         return self.vae.config.scaling_factor * z
+
+    def check_sides(self, x: Tensor) -> None:
+        """Raise Error unless the sides of pictures (…, H, W) are multiples of a latent cell's."""
+        width, height, stride = x.shape[-1], x.shape[-2], self.vae.stride
+        if width % stride or height % stride:
+            raise Error(f"picture is {width}×{height}: pad or crop both sides to multiples of {stride}")
 
     @torch.no_grad()
     def decode_latents(self, latents: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
-from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.outfit.reach import kind_of
 from minicc.pipeline import StableDiffusion
 from minicc.training.detector_stage import fit
@@ -41,7 +41,7 @@ def evaluate_detector(
     """
     dolls = test_dolls(FIRST + seed * 100_000, n)
     images, truth = pictures(dolls), parts_of(dolls)
-    found = classes_of(detector, lambda x: features(sd, x, detector.t), images)
+    found = classes_of(detector, looking(sd, detector.t), images)
     curves = {
         name: label_curve(maps, images, truth, labels, seed, steps) for name, maps in contenders(sd, detector.t).items()
     }
@@ -65,9 +65,10 @@ def contenders(sd: StableDiffusion, t: int) -> dict[str, Maps]:
     """What a head may read."""
     random = seeded(lambda: UNet(sd.unet.config), 0).eval()
     blank = StableDiffusion(random, sd.vae, sd.text_encoder, sd.tokenizer, sd.schedule)
+    unmeant = looking(blank, t)
     return {
-        "features": lambda x: features(sd, x, t),
-        "random": lambda x: [x, *features(blank, x, t)[-len(random.up_blocks) :]],
+        "features": looking(sd, t),
+        "random": lambda x: [x, *unmeant(x)[-len(random.up_blocks) :]],
         "pixels": lambda x: [x],
     }
 

@@ -15,7 +15,7 @@ from minicc.data.samples import CLASSES, CLOTHES
 from minicc.errors import PictureError
 from minicc.evaluation.detector import class_ious, classes_of, clothes_iou
 from minicc.evaluation.goals import Figures
-from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import StableDiffusion
 from minicc.training.detector_stage import FolderParts, fit
 
@@ -36,10 +36,7 @@ def evaluate_detector_on(
         raise PictureError(f"{folder} has no {missing[0]}/: expected a folder with train/ and val/, as characters/lpc")
     train, val = (FolderParts(PictureFolder(folder / part, sd.side, check=False), seed) for part in ("train", "val"))
     images, truth = stacked(val, n)
-
-    def seen(x: Tensor) -> list[Tensor]:
-        return features(sd, x, detector.t)
-
+    seen = looking(sd, detector.t)
     curves: dict[str, dict[str, float]] = {"labels": {}, "miou_labels": {}, "pixels": {}}
     for count in sorted({*(min(count, len(train)) for count in labels), len(train)}):
         shown, known = stacked(train, count)

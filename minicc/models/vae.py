@@ -116,6 +116,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor, recompute: bool = False) -> Tensor:
         for level in self.levels(x, recompute):
             h = level
+        return self.numbers(h)
+
+    def numbers(self, h: Tensor) -> Tensor:
+        """What the middle block made → the posterior's numbers, before quant_conv."""
         return self.conv_out(F.silu(self.conv_norm_out(h)))
 
 
@@ -163,7 +167,16 @@ class VAE(nn.Module):
 
     def encode(self, x: Tensor) -> Gaussian:
         """x: (B, 3, H, W) in [-1, 1], H and W multiples of the stride. Returns q(z|x); logvar is kept in [-30, 20]."""
-        mean, logvar = self.quant_conv(self.encoder(x, self.recompute)).chunk(2, dim=1)
+        return self.posterior(self.encoder(x, self.recompute))
+
+    def encode_levels(self, x: Tensor) -> tuple[list[Tensor], Gaussian]:
+        """The encoder's levels, see `Encoder.levels`, and q(z|x), by one pass."""
+        levels = [*self.encoder.levels(x, self.recompute)]
+        return levels, self.posterior(self.encoder.numbers(levels[-1]))
+
+    def posterior(self, numbers: Tensor) -> Gaussian:
+        """The encoder's output → q(z|x)."""
+        mean, logvar = self.quant_conv(numbers).chunk(2, dim=1)
         return Gaussian(mean, logvar.clamp(-30, 20))
 
     def decode(self, z: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ encoder, whose first level is as fine as the picture. It works the same on any S
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,29 @@ from minicc.outfit.compose import window
 from minicc.pipeline import SHIPPED, StableDiffusion
 
 T = 50  # timestep at which the U-Net looks: the least noise of the paper's 50, 150, 250
+Look = Callable[[Tensor], list[Tensor]]  # pictures → feature maps
 
 
 @torch.no_grad()
-def features(sd: StableDiffusion, images: Tensor, t: int = T) -> list[Tensor]:
+def features(sd: StableDiffusion, images: Tensor, t: int = T, empty: Tensor | None = None) -> list[Tensor]:
     """What the locked models see in pictures, the finest map first: the VAE encoder's levels, the U-Net decoder's.
 
     images: (B, 3, H, W) in [-1, 1], sides multiples of the stride. t: the timestep; the noise is always the same, the
-    sentence empty. Returns maps (B, C, h, w) of several sizes.
+    sentence empty. empty: its context, (1, 77, D), for who asks often. Returns maps (B, C, h, w) of several sizes.
     """
-    images = images.to(sd.device, sd.dtype)
-    z = sd.encode_image(images)  # (B, 4, h, w)
+    sd.check_sides(images)
+    levels, q = sd.vae.encode_levels(images.to(sd.device, sd.dtype))
+    z = sd.vae.config.scaling_factor * q.mean  # (B, 4, h, w)
     x_t = sd.schedule.add_noise(z, same_noise(z), t)
     temb = sd.unet.embed_time(torch.full((len(z),), t, device=z.device))
-    context = sd.encode_text([""]).expand(len(z), -1, -1)
+    context = (sd.encode_text([""]) if empty is None else empty.to(z)).expand(len(z), -1, -1)
     h, skips = sd.unet.encode(x_t, temb, context)
-    return [*sd.vae.encoder.levels(images), *sd.unet.decoder_levels(h, skips, temb, context)]
+    return [*levels, *sd.unet.decoder_levels(h, skips, temb, context)]
+
+
+def looking(sd: StableDiffusion, t: int = T) -> Look:
+    """`features` as a function of pictures alone; the empty sentence is encoded here, once."""
+    return partial(features, sd, t=t, empty=sd.encode_text([""]))
 
 
 def same_noise(z: Tensor) -> Tensor:
@@ -101,6 +109,7 @@ class ClothingDetector(nn.Module):
         super().__init__()
         self.channels, self.width, self.t = tuple(channels), width, t
         self.heads = nn.ModuleList(Head(channels, width) for _ in range(heads))
+        self.looks: tuple[StableDiffusion, Look] | None = None  # the models that `find` last saw through
         self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -129,7 +138,9 @@ class ClothingDetector(nn.Module):
         """
         whole = np.ones(image.size[::-1], bool)
         place = window(whole, sd.vae.stride, margin=0, max_side=sd.side)
-        maps = features(sd, place.take(image), self.t)
+        if self.looks is None or self.looks[0] is not sd:
+            self.looks = sd, looking(sd, self.t)
+        maps = self.looks[1](place.take(image))
         if tuple(m.shape[1] for m in maps) != self.channels:
             raise Error(f"this detector does not read {sd.name}: train one for it with minicc train detector --sd …")
         p = self(maps).softmax(2).mean(0)[..., : place.size[1], : place.size[0]]  # (1, classes, h, w)

@@ -34,10 +34,13 @@ class DetectorStage(Stage):
     where the labels leave them free (bagging, Breiman 1996); where they differ, the detector does not know.
     """
 
+    empty: Tensor
+
     def __init__(self, sd: StableDiffusion, detector: ClothingDetector, parts: bool = True):
         """parts: the labels tell hair and skin from background; False: 0 is everything that is not clothes."""
         super().__init__()
         self.sd, self.detector, self.parts = sd, detector, parts
+        self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         self.locked = nn.ModuleList([lock(sd.unet), lock(sd.vae), lock(sd.text_encoder)])
 
     @property
@@ -51,7 +54,8 @@ class DetectorStage(Stage):
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1], index (B, H, W) of CLASSES."""
-        logits = self.detector(features(self.sd, batch["image"], self.detector.t))  # (heads, B, classes, H, W)
+        maps = features(self.sd, batch["image"], self.detector.t, self.empty)
+        logits = self.detector(maps)  # (heads, B, classes, H, W)
         losses = torch.stack([self.loss(z, batch["index"].long()) for z in logits])  # (heads, B)
         heads, count = losses.shape
         chosen = draws.rand(heads * count).view(heads, count).argsort(1) < (count + 1) // 2

@@ -51,6 +51,48 @@ def test_features_have_a_map_as_fine_as_the_picture_and_do_not_depend_on_the_bat
         torch.testing.assert_close(a[1:], b, atol=1e-4, rtol=1e-4)
 
 
+def counted(module: torch.nn.Module, calls: list[str], name: str):
+    """Write the name down at every call; returns what undoes it."""
+    return module.register_forward_hook(lambda *_: calls.append(name))
+
+
+def test_each_picture_goes_through_the_encoder_once_and_the_empty_sentence_once_in_all(sd, trained):
+    calls: list[str] = []
+    parts = {"vae": sd.vae.encoder.conv_in, "text": sd.text_encoder, "unet": sd.unet.conv_in}
+    hooks = [counted(module, calls, name) for name, module in parts.items()]
+    trained.looks = None
+    for _ in range(3):
+        trained.find(sd, dolls.draw(0, size=64).image)
+    assert {name: calls.count(name) for name in parts} == {"vae": 3, "text": 1, "unet": 3}
+    calls.clear()
+    stage = DetectorStage(sd, trained)
+    batch = {"image": torch.zeros(2, 3, 64, 64), "index": torch.ones(2, 64, 64, dtype=torch.uint8)}
+    for step in range(3):
+        stage(batch, Draws.at(0, step))
+    assert {name: calls.count(name) for name in parts} == {"vae": 3, "text": 1, "unet": 3}
+    for hook in hooks:
+        hook.remove()
+
+
+def test_features_are_the_encoders_levels_and_a_u_nets_look_at_its_latents(sd):
+    x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    levels, q = sd.vae.encode_levels(x)
+    assert torch.equal(sd.vae.config.scaling_factor * q.mean, sd.encode_image(x))
+    assert all(torch.equal(a, b) for a, b in zip(levels, sd.vae.encoder.levels(x), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(levels, features(sd, x), strict=False))
+    empty = sd.encode_text([""])
+    assert all(torch.equal(a, b) for a, b in zip(features(sd, x), features(sd, x, empty=empty), strict=True))
+
+
+def test_a_detector_looks_with_the_models_that_it_is_given(sd, trained):
+    """Not with those of the last picture."""
+    other, picture = small_stable_diffusion(seed=1), dolls.draw(0, size=64).image
+    other.unet.config = sd.unet.config
+    first, second = (trained.find(models, picture).probabilities for models in (sd, other))
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first, trained.find(sd, picture).probabilities)
+
+
 def test_heads_learn_their_labels_and_know_more_than_chance_of_another_doll(sd, trained):
     seen, other = dolls.draw(0, size=64), dolls.draw(7, size=64)
     for doll, least in ((seen, 0.9), (other, 0.4)):
