@@ -31,7 +31,7 @@ def min_snr_weight(schedule: NoiseSchedule, t: Tensor, gamma: float) -> Tensor:
 
     Timesteps with little noise count less: their errors are details, and would outvote the rest. t: (B,); returns (B,).
     """
-    snr = schedule.snr[t.cpu()].to(t.device)
+    snr = schedule.snr.to(t.device)[t]
     own = {"sample": torch.ones_like(snr), "epsilon": snr, "v_prediction": snr + 1}[schedule.prediction]
     return snr.clamp(max=gamma) / own
 

@@ -209,11 +209,11 @@ class ControlNet(EncoderHalf):
 
         return load_controlnet(source, unet=unet, **kwargs)
 
-    def save(self, path: str | Path, layout: str = "diffusers") -> Path:
-        """To a diffusers folder, or (layout="compvis") to the single file that ComfyUI and A1111 read."""
+    def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:
+        """To a diffusers folder, or (layout="compvis") to the single file that ComfyUI and A1111 read; dtype: there."""
         from minicc.weights.export import save_controlnet
 
-        return save_controlnet(self, path, layout=layout)
+        return save_controlnet(self, path, layout, dtype)
 
 
 def trainable(unet: UNet, control: ControlNet, sd_locked: bool = True) -> list[nn.Parameter]:

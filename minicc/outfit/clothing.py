@@ -115,7 +115,7 @@ class ClothingDetector(nn.Module):
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Maps as the heads read them."""
         numbers = zip(maps, self.mean, self.deviation, strict=True)
-        return [((m.float() - mean) / deviation) for m, mean, deviation in numbers]
+        return [((m.to(mean) - mean) / deviation) for m, mean, deviation in numbers]
 
     @torch.no_grad()
     def measure(self, maps: Sequence[Tensor]) -> None:
@@ -146,7 +146,7 @@ class ClothingDetector(nn.Module):
         p = self(maps).softmax(2).mean(0)[..., : place.size[1], : place.size[0]]  # (1, classes, h, w)
         p = F.interpolate(p, image.size[::-1], mode="bilinear")[0]
         entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
-        return Clothes(p.numpy(), entropy.numpy())
+        return Clothes(p.cpu().numpy(), entropy.cpu().numpy())
 
     def save(self, folder: str | Path) -> Path:
         """To model.safetensors in the folder, in half precision."""

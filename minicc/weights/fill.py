@@ -133,9 +133,11 @@ def not_finite(name: str, key: str, value: Tensor) -> WeightsError:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether all numbers are: the minimum and the maximum pass a NaN on, and finding them needs no memory."""
-    least, greatest = torch.aminmax(value)
-    return math.isfinite(least) and math.isfinite(greatest)
+    """Whether all numbers are: a NaN or an infinity passes through a sum, which reads a third faster than a look.
+
+    A sum that overflows says nothing; then the extremes are found.
+    """
+    return math.isfinite(value.sum()) or all(math.isfinite(extreme) for extreme in torch.aminmax(value))
 
 
 def widest(state: State) -> torch.dtype:

@@ -116,6 +116,18 @@ def test_phase_1_changed_the_copy_and_nothing_else(runs):
     assert (sd.unet.conv_in.weight - control.conv_in.weight).abs().max() < 1e-2
 
 
+def test_locked_models_may_be_kept_in_half_precision(runs, tmp_path, monkeypatch):
+    """Estimate, steps and sheet; and the loss curve is drawn without pyplot, from which a notebook has its figures."""
+    monkeypatch.setattr("matplotlib.use", None)
+    options = ["--dolls", str(N), "--cache", str(tmp_path / "cache"), "--steps", "2", "--batch", "2", "--recompute"]
+    options += ["--sd", str(runs / "base" / "sd"), "--device", "cpu", "--dtype", "bfloat16", "--precision", "bf16"]
+    assert main(["train", "phase1", *options, "--out", str(tmp_path / "phase1")]) == 0
+    control = ControlNet.load(tmp_path / "phase1" / "controlnet")
+    assert control.conv_in.weight.dtype == torch.float32
+    assert control.controlnet_mid_block.weight.abs().max() > 0
+    assert {"curves.png", "sheet-00000002.png"} <= {p.name for p in (tmp_path / "phase1").iterdir()}
+
+
 def test_evaluate_vae_and_reader_alone(runs, tmp_path):
     out, options = tmp_path / "figures.json", ["--n", "3", "--json", str(tmp_path / "figures.json")]
     assert main(["evaluate", "vae", "--vae", str(runs / "vae" / "vae"), *options]) == 0
