@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minicc.data.samples import CLASSES, CLOTHES
-from minicc.errors import Error
+from minicc.errors import Error, WeightsError
 from minicc.outfit.compose import window
 from minicc.pipeline import SHIPPED, StableDiffusion
+from minicc.weights.source import not_shipped
 
 T = 50  # timestep at which the U-Net looks: the least noise of the paper's 50, 150, 250
 Look = Callable[[Tensor], list[Tensor]]  # pictures → feature maps
@@ -162,6 +163,8 @@ class ClothingDetector(nn.Module):
         """The shipped detector ("tiny"), or a folder that `minicc train detector` saved. Raises Error if it is none."""
         folder = SHIPPED / "tiny-detector" if str(source) == "tiny" else Path(source)
         file = folder / "model.safetensors"
+        if str(source) == "tiny" and not folder.is_dir():
+            raise WeightsError(not_shipped("tiny-detector"))
         try:
             with safe_open(file, framework="pt") as opened:
                 detector = cls(**json.loads(opened.metadata()["config"]))

@@ -32,6 +32,10 @@ class DetectorStage(Stage):
 
     Every head sees its own random half of each batch's pictures twice and the rest not at all, so that they differ
     where the labels leave them free (bagging, Breiman 1996); where they differ, the detector does not know.
+
+    Features are computed at every step. With the tiny models that is a tenth of a step (0.22 of 2.2 s for 8 pictures on
+    one core); to keep them instead, 1.1 MB a picture in half precision, would take 90 GB for 20,000 dolls and garments
+    and their mirror images. Where pictures are few, `fit` keeps them.
     """
 
     empty: Tensor

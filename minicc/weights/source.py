@@ -17,6 +17,13 @@ SMALL = ("model_index.json", "config.json", "*/config.json", "tokenizer/*", "sch
 FILES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".json")
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")  # names of the weights in a folder
 
+STAGES = {  # the shipped models' names → what each is, what trains it, where the result lies
+    "tiny": ("base", "minicc train base --out runs/base", "runs/base/sd"),
+    "tiny-phase1": ("phase-1 ControlNet", "minicc train phase1 --out runs/phase1", "runs/phase1/controlnet"),
+    "tiny-phase2": ("phase-2 ControlNet", "minicc train phase2 --out runs/phase2", "runs/phase2/controlnet"),
+    "tiny-detector": ("clothing detector", "minicc train detector --out runs/detector", "runs/detector/detector"),
+}
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -46,9 +53,17 @@ def resolve(source: str | Path, parts: Iterable[str] = PARTS, half: bool = False
         shipped = sorted(p for p in PRETRAINED.glob("*") if p.name == source or p.name == f"{source}.safetensors")
         if shipped:
             return shipped[0]
+        if source in STAGES:
+            raise WeightsError(not_shipped(source))
     if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and path.suffix not in FILES:
         return download(source, parts, half)
     raise WeightsError(f"{source} is not there: give the path of a weights file, a diffusers folder, or a hub id")
+
+
+def not_shipped(name: str) -> str:
+    """What to do while a shipped model's name has no weights behind it."""
+    what, command, result = STAGES[name]
+    return f"this version ships no trained {what} yet ({name}): train one with `{command}`, then give {result}"
 
 
 def download(hub_id: str, parts: Iterable[str], half: bool) -> Path:

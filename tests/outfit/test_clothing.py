@@ -114,6 +114,14 @@ def test_a_detector_is_the_same_after_saving(sd, trained, tmp_path):
     assert abs(a - b).max() < 0.02  # half precision
 
 
+def test_while_no_detector_ships_its_name_says_how_to_train_one(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("minicc.outfit.clothing.SHIPPED", tmp_path)
+    with pytest.raises(Error, match=r"ships no trained clothing detector yet .*`minicc train detector"):
+        ClothingDetector.load("tiny")
+    trained.save(tmp_path / "tiny-detector")
+    assert ClothingDetector.load("tiny").channels == trained.channels
+
+
 def test_what_is_no_detector_is_named(tmp_path):
     with pytest.raises(Error, match="no clothing detector"):
         ClothingDetector.load(tmp_path)

@@ -150,6 +150,19 @@ def test_a_source_that_is_nowhere_is_named(name):
         load_sd(name)
 
 
+@pytest.mark.parametrize("name", source.STAGES)
+def test_a_model_that_does_not_ship_yet_is_named_with_what_trains_it_until_its_folder_is_there(
+    tmp_path: Path, name, monkeypatch, control: ControlNet
+):
+    monkeypatch.setattr(source, "PRETRAINED", tmp_path)
+    what, command, result = source.STAGES[name]
+    words = f"this version ships no trained {what} yet .{name}.: train one with `{command}`, then give {result}"
+    with pytest.raises(WeightsError, match=words):
+        source.resolve(name)
+    control.save(tmp_path / name)
+    assert source.resolve(name) == tmp_path / name
+
+
 def test_a_controlnets_hub_id_is_downloaded_and_loaded(tmp_path: Path, control: ControlNet, monkeypatch, equal):
     folder = control.save(tmp_path / "hub")
     names, asked = [p.name for p in folder.iterdir()], {}
