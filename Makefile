@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test slow lint student site install clean
+.PHONY: demo test slow lint student site colab install clean
 
 demo: $(READY)
 	$(BIN)/minicc demo --out out/demo
@@ -28,6 +28,10 @@ lint: $(READY)
 # The notebooks for a class: stubs where the solutions were, no outputs.
 student: $(READY)
 	$(BIN)/python tools/student.py build/student notebooks/*.ipynb
+
+# The notebooks' first cells and links, from the repository's address in pyproject.toml; see docs/colab.md.
+colab: $(READY)
+	$(BIN)/python tools/colab.py notebooks/*.ipynb
 
 # The course as pages, from the notebooks' stored outputs; they need no network.
 site: $(READY)

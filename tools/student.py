@@ -14,6 +14,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a file, from anywhere
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tools.colab import without_link
 from tools.exercises import BEGIN, END, Exercise, exercises, source
 
 # What the text of the solved edition says, and what it says to students.
@@ -80,7 +81,7 @@ def without_outputs(cell: dict[str, Any]) -> dict[str, Any]:
     """A cell as if it had never been run; text, spoken to students."""
     if cell["cell_type"] == "code":
         return {**cell, "outputs": [], "execution_count": None}
-    return {**cell, "source": source(cell).replace(IN_PLACE, TAKEN_OUT)}
+    return {**cell, "source": without_link(source(cell)).replace(IN_PLACE, TAKEN_OUT)}
 
 
 def write(folder: Path, paths: list[Path]) -> list[Path]:
