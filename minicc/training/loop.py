@@ -184,7 +184,7 @@ def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) ->
     """Every so often: validation pictures; a checkpoint, with its validation loss."""
     last, config = step == run.config.steps, run.config
     if step % config.sample_every == 0 or last:
-        with run.ema.in_place(), torch.no_grad():
+        with run.ema.in_place(), torch.no_grad(), run.accelerator.autocast():  # locked models may be in half precision
             sheet = run.stage.eval().sheet()
             run.stage.train()
         if sheet is not None:
@@ -206,12 +206,14 @@ def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) ->
 @torch.no_grad()
 def validation_loss(run: Run, held_out: Dataset) -> float:
     """The averaged weights' mean loss on held-out samples, each seen four times, always with the same draws."""
-    size, batch = len(held_out), run.config.batch  # type: ignore[arg-type]
-    order, total = Order(size, batch, 0, 0, max(1, 4 * size // batch)), 0.0
-    with run.ema.in_place(), run.accelerator.autocast():
+    size, count = len(held_out), run.config.batch  # type: ignore[arg-type]
+    order, total = Order(size, count, 0, 0, max(1, 4 * size // count)), 0.0
+    with run.ema.in_place():
         run.stage.eval()
         for i, samples in enumerate(DataLoader(held_out, batch_sampler=order)):
-            total += run.stage(to_device(samples, run.accelerator.device), Draws.at(0, HELD_OUT + i)).item()
+            batch = to_device(samples, run.accelerator.device)
+            with run.accelerator.autocast():  # not around the loader, which stacks latents in half precision
+                total += run.stage(batch, Draws.at(0, HELD_OUT + i)).item()
         run.stage.train()
     return total / len(order)
 

@@ -36,7 +36,7 @@ def runs(tmp_path_factory) -> Path:
         assert main(["train", stage, *options, "--out", str(folder / stage), "--device", "cpu", *more]) == 0
 
     train("vae", "--ema", "0.9")
-    train("base", "--vae", str(folder / "vae" / "vae"))
+    train("base", "--snr-gamma", "5", "--precision", "bf16", "--vae", str(folder / "vae" / "vae"))
     train("phase1", "--sd", str(folder / "base" / "sd"))
     train("reader")
     return folder
@@ -114,6 +114,13 @@ def test_phase_1_changed_the_copy_and_nothing_else(runs):
     assert control.controlnet_mid_block.weight.abs().max() > 0
     assert control.phase == 1
     assert (sd.unet.conv_in.weight - control.conv_in.weight).abs().max() < 1e-2
+
+
+def test_the_same_seed_gives_the_same_phase_1_from_its_first_weights_on(runs, tmp_path):
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "2", "--batch", "2", "--device", "cpu"]
+    assert main(["train", "phase1", *options, "--sd", str(runs / "base" / "sd"), "--out", str(tmp_path)]) == 0
+    one, two = (ControlNet.load(out / "controlnet").state_dict() for out in (runs / "phase1", tmp_path))
+    assert [key for key in one if not torch.equal(one[key], two[key])] == []
 
 
 def test_locked_models_may_be_kept_in_half_precision(runs, tmp_path, monkeypatch):
