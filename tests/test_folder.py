@@ -63,6 +63,15 @@ def test_imagefolder_metadata_gives_pictures_masks_and_captions(tmp_path: Path):
     assert clothes(index_of(samples[0], SIZE)).sum() == 64
 
 
+def test_the_readmes_line_is_a_whole_sample(tmp_path: Path):
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text("utf-8")
+    row = json.loads(next(line for line in readme.split("\n") if line.startswith('{"file_name"')))
+    put(tmp_path / row["file_name"], character())
+    put(tmp_path / row["mask_file_name"], Image.new("L", SIZE, 255))
+    (sample,), report = read_folder(put_rows(tmp_path, [row]), needs=("mask", "clothes", "caption"))
+    assert (sample.name, sample.caption, bool(report)) == ("hero.png", "a red hoodie, blue jeans", False)
+
+
 def test_metadata_csv_is_read_as_well(tmp_path: Path):
     image_row(tmp_path, "hoodie")
     (tmp_path / "metadata.csv").write_text('file_name,mask_file_name,text\nhoodie.png,hoodie_mask.png,"red, warm"\n')
