@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,10 +55,10 @@ def train_stage(a: Namespace) -> Path:
 
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
     """The attribute reader on dolls of its own split, in all combinations of clothes."""
-    data = Labelled(draw_dolls(a.cache, "judge", a.dolls))
+    data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
     stage = ReaderStage(seeded(AttributeReader, config.seed))
     announce(stage, data, config)
-    train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN)))
+    train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
     return save_reader(stage.reader, a.out / "reader")
 
 
@@ -114,8 +115,9 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
     sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
-    control = ControlNet.load(a.control, unet=sd.unet) if a.control else ControlNet.from_unet(sd.unet)
-    control.float()  # what learns does so in float32, whatever the locked models are kept in
+    whole, fresh = torch.float32, partial(seeded, lambda: ControlNet.from_unet(sd.unet), config.seed)
+    control = ControlNet.load(a.control, dtype=whole, unet=sd.unet) if a.control else fresh()
+    control.to(whole)  # what learns does so in float32, whatever the locked models are kept in
     for model in (sd.unet, control):
         model.recompute = a.recompute
     if a.data:
@@ -165,7 +167,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
     """
     sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
-    start = load_way(a.control or "tiny-phase1", sd.unet).float()
+    start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32)
     control = in_way(start, sd.unet, a.variant, a.positions)
     if a.supervise and a.variant not in ("joint", "decoder"):
         raise Error(f"--supervise teaches joint attention, and --variant {a.variant} has none: leave one out")

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from minicc.data.dolls.facts import FACTS
 from minicc.evaluation.reader import AttributeReader
 from minicc.training.data import Key, in_range
-from minicc.training.draws import Draws
+from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
 
 
@@ -48,18 +48,20 @@ def worn_out(x: Tensor, draws: Draws) -> Tensor:
 
 
 class Labelled(Dataset):
-    """Dolls with their facts."""
+    """Dolls with their facts, half of them mirrored: no fact tells left from right."""
 
-    def __init__(self, dolls: dict[str, Tensor]):
+    def __init__(self, dolls: dict[str, Tensor], seed: int):
         """dolls: of dolls_cache."""
-        self.dolls = dolls
+        self.dolls, self.seed = dolls, seed
 
     def __len__(self) -> int:
         return len(self.dolls["image"])
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, _ = key
-        return {"image": in_range(self.dolls["image"][index]), "facts": self.dolls["facts"][index]}
+        index, position = key
+        image = self.dolls["image"][index]
+        mirrored = rng(self.seed, position, 3).random() < 0.5
+        return {"image": in_range(image.flip(-1) if mirrored else image), "facts": self.dolls["facts"][index]}
 
 
 def save_reader(reader: AttributeReader, folder: Path) -> Path:
