@@ -1,4 +1,4 @@
-"""Fixtures for all tests: the workshop's shared data, present only on some machines, and one seeded generator."""
+"""Fixtures for all tests: shared data, present only on some machines, one seeded generator, small random models."""
 
 import os
 from pathlib import Path
@@ -21,3 +21,19 @@ def shared() -> Path:
 def generator() -> torch.Generator:
     """A fresh generator, seed 0."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def sd():
+    """A small, random Stable Diffusion; each file of tests has its own."""
+    from minicc.small import small_stable_diffusion
+
+    return small_stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def control(sd):
+    """A ControlNet for it, whose zero convolutions are random: as if it had learned something."""
+    from minicc.small import small_controlnet
+
+    return small_controlnet(sd)

@@ -17,11 +17,6 @@ from minicc.pipeline import Hinted, StableDiffusion
 from minicc.small import UNET, small_controlnet, small_stable_diffusion
 
 
-@pytest.fixture(scope="module")
-def sd() -> StableDiffusion:
-    return small_stable_diffusion()
-
-
 @pytest.fixture
 def inputs(sd, generator):
     """x, t, the context of a prompt and of none, a hint."""

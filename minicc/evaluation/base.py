@@ -1,8 +1,10 @@
 """`minicc evaluate base`: does the tiny model draw what captions say, and how well does its VAE reconstruct?"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
@@ -17,6 +19,23 @@ from minicc.pipeline import StableDiffusion
 INVERTED = 16  # dolls that are turned to noise and back
 FIRST = 1_000_000  # training and validation use the seeds below
 Figures = dict[str, float | dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a phase is asked when it is measured: a doll as it is, and the same doll as it ought to become."""
+
+    before: Doll
+    after: Doll
+    seed: int  # of the sampler's noise
+
+    @property
+    def character(self) -> Image.Image:
+        return self.before.image
+
+    @property
+    def truth(self) -> Image.Image:
+        return self.after.image
 
 
 def evaluate_base(

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from PIL import Image
 
 from minicc.data.dolls import SLOTS, Doll, Garment, Outfit, draw, random_garment, random_outfit
 from minicc.data.masks import paint
-from minicc.evaluation.base import FIRST
+from minicc.evaluation.base import FIRST, Question
 from minicc.training.draws import rng
 
 MASKS = ("strokes", "loose", "tight", "box")  # kinds of `masks.paint` that go over whole outfits
@@ -17,22 +16,11 @@ SLOTS_OF_TWO_LENGTHS = ("top", "bottom", "onepiece")
 
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(Question):
     """A doll as it is, the same doll as the sentence says (the truth), and the mask painted over both outfits."""
 
-    before: Doll
-    after: Doll
     mask: np.ndarray  # (H, W) bool; outside of it both pictures are the same bytes
-    seed: int  # of the sampler's noise
     slot: str | None = None  # where a long garment became a short one, or a short one a long one
-
-    @property
-    def character(self) -> Image.Image:
-        return self.before.image
-
-    @property
-    def truth(self) -> Image.Image:
-        return self.after.image
 
     @property
     def prompt(self) -> str:
@@ -70,7 +58,7 @@ def masked(before: Doll, outfit: Outfit, number: int, random: np.random.Generato
     after = before.wearing(outfit)
     layer = clothed(before) | clothed(after)
     mask = paint(layer, random, str(random.choice(MASKS))) | layer
-    return Swap(before, after, mask, number, slot)
+    return Swap(before, after, number, mask, slot)
 
 
 def clothed(doll: Doll) -> np.ndarray:

@@ -14,7 +14,7 @@ from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.data.tensors import to_image, to_tensor
 from minicc.errors import PictureError
-from minicc.evaluation.base import FIRST
+from minicc.evaluation.base import FIRST, Question
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
@@ -27,22 +27,14 @@ BATCH = 16
 
 
 @dataclass(frozen=True)
-class Wear:
-    """A doll as it is, the same doll in another garment (the truth), and others of its kind that it must not become."""
+class Wear(Question):
+    """A doll as it is, the same doll in another garment (the truth), and others of its kind that it must not become.
 
-    before: Doll
-    after: Doll
+    The seed is also that of the garment picture's place, scale and mirror.
+    """
+
     slot: str
     others: tuple[Doll, ...]
-    seed: int  # of the sampler's noise, and of the garment picture's place, scale and mirror
-
-    @property
-    def character(self) -> Image.Image:
-        return self.before.image
-
-    @property
-    def truth(self) -> Image.Image:
-        return self.after.image
 
     @property
     def prompt(self) -> str:
@@ -89,7 +81,7 @@ def wear(number: int, others: int) -> Wear:
     own = other_than(doll.worn(slot), random, slot)
     rest = [others_of_kind(own, random) for _ in range(others)]
     after, *wrong = (doll.wearing(replace(doll.outfit, **{slot: garment})) for garment in (own, *rest))
-    return Wear(doll, after, slot, tuple(wrong), number)
+    return Wear(doll, after, number, slot, tuple(wrong))
 
 
 def other_than(worn: Garment, random: np.random.Generator, slot: str) -> Garment:

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 
 from minicc.cli import main
@@ -10,12 +9,6 @@ from minicc.data import dolls
 from minicc.evaluation.detector_art import measures
 from minicc.evaluation.words import best_threshold, clothes_maps, enlarged, places, words_curve
 from minicc.outfit.clothing import ClothingDetector, features
-from minicc.small import small_stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
 
 
 def test_a_folder_of_two_parts_gives_figures_for_a_few_labels_and_for_all(sd, tmp_path):

@@ -20,7 +20,6 @@ from minicc.evaluation.phase1 import figures, never_clothed, uncovered
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.swaps import clothed, swaps
 from minicc.outfit import phase1
-from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded
 
@@ -30,16 +29,6 @@ N = 12
 @pytest.fixture(scope="module")
 def asked():
     return swaps(N, seed=0)
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
-
-
-@pytest.fixture(scope="module")
-def control(sd):
-    return small_controlnet(sd)
 
 
 class Oracle:

@@ -15,7 +15,6 @@ from minicc.evaluation.wears import dressed, wears
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way
 from minicc.outfit.garment import placed
-from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.detector_stage import fit
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded
@@ -27,16 +26,6 @@ N = 6
 @pytest.fixture(scope="module")
 def asked():
     return wears(N, seed=0, pairs=12)
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
-
-
-@pytest.fixture(scope="module")
-def control(sd):
-    return small_controlnet(sd)
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,6 @@ from minicc.errors import Error
 from minicc.evaluation import table1 as module
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.table1 import CELLS, ETAS, STEPS, Cell, batches, markdown
-from minicc.small import small_stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
 
 
 def test_every_cell_of_the_paper_is_there_and_the_solver_beside_them():

@@ -7,12 +7,6 @@ from minicc.models.ablations import LiteControlNet, gaussian_controlnet
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet, UNetConfig
 from minicc.pipeline import Hinted
-from minicc.small import small_stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
 
 
 @pytest.fixture

@@ -8,18 +8,6 @@ from minicc.models.blocks import keys_values
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment import see, together
 from minicc.pipeline import Hinted
-from minicc.small import small_controlnet, small_stable_diffusion
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
-
-
-@pytest.fixture(scope="module")
-def control(sd) -> ControlNet:
-    """Its zero convolutions are random: it has learned something."""
-    return small_controlnet(sd)
 
 
 @pytest.fixture

@@ -14,18 +14,8 @@ from minicc.models.unet import UNet
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import Hinted
-from minicc.small import UNET, small_controlnet, small_stable_diffusion
+from minicc.small import UNET, small_controlnet
 from tests.outfit.test_compose import picture, square
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
-
-
-@pytest.fixture(scope="module")
-def control(sd):
-    return small_controlnet(sd)
 
 
 def assert_only_the_mask_changed(result, character):

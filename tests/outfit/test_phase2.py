@@ -18,20 +18,9 @@ from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.garment import garment_picture, placed
-from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.draws import Draws
 from minicc.training.phase2_stage import Phase2Stage, moved, moved_points, variation, varied
 from tests.outfit.test_compose import picture, square
-
-
-@pytest.fixture(scope="module")
-def sd():
-    return small_stable_diffusion()
-
-
-@pytest.fixture(scope="module")
-def control(sd) -> ControlNet:
-    return small_controlnet(sd)
 
 
 @pytest.fixture
