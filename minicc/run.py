@@ -158,10 +158,13 @@ def run_dolls(a: argparse.Namespace) -> None:
 
 
 def run_export(a: argparse.Namespace) -> None:
+    import torch
+
     from minicc.models.controlnet import ControlNet
 
+    dtype = getattr(torch, a.dtype) if a.dtype else None
     model = ControlNet.load(a.control) if a.control else load_models(a)
-    print(model.save(a.out, layout=a.layout))
+    print(model.save(a.out, layout=a.layout, dtype=dtype))
 
 
 def run_bench(a: argparse.Namespace) -> None:

@@ -26,7 +26,10 @@ def small_stable_diffusion(seed: int = 0) -> StableDiffusion:
 
 def small_controlnet(sd: StableDiffusion, seed: int = 0) -> ControlNet:
     """A ControlNet for it whose zero convolutions are not zero any more, as after training."""
-    control, generator = ControlNet.from_unet(sd.unet), torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the hint encoder
+        control = ControlNet.from_unet(sd.unet)
     with torch.no_grad():
         zeros = [*control.controlnet_down_blocks, control.controlnet_mid_block]
         for zero in [*zeros, control.controlnet_cond_embedding.conv_out]:

@@ -1,6 +1,7 @@
 """The command line on files as users have them: official layouts, real and drawn pictures."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,20 @@ def test_training_on_real_characters_takes_real_steps(official, tmp_path, shared
     data = str(shared / "characters" / "lpc" / "val")
     assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), "--data", data, *options]) == 0
     assert (tmp_path / "run" / "controlnet" / "config.json").is_file()
+
+
+def test_a_half_precision_control_goes_with_a_float32_model(official, tmp_path):
+    half, control = tmp_path / "half.safetensors", str(official / "control.safetensors")
+    options = ["--layout", "compvis", "--dtype", "float16", "--out", str(half)]
+    assert main(["export", "--control", control, *options]) == 0
+    assert {value.dtype for value in load_file(half).values()} == {torch.float16}
+    assert phase1(official, tmp_path / "o.png", "--control", str(half)) == 0
+
+
+def test_a_command_leaves_a_notebooks_warnings_as_they_were(official, tmp_path):
+    shown = warnings.showwarning
+    assert phase1(official, tmp_path / "o.png") == 0
+    assert warnings.showwarning is shown
 
 
 def test_export_writes_the_file_that_a1111_and_comfyui_read(official, tmp_path):

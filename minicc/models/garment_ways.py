@@ -45,11 +45,15 @@ class GarmentControlNet(ControlNet):
         """
         raise NotImplementedError
 
-    def save(self, path: str | Path, layout: str = "diffusers") -> Path:
+    def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:
         """To a folder that `load_way` reads; no other tool knows these layers, so there is one layout."""
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous() for k, v in self.state_dict().items()}, folder / FILE, {"format": "pt"})
+        save_file(
+            {k: v.to(dtype or v.dtype).contiguous() for k, v in self.state_dict().items()},
+            folder / FILE,
+            {"format": "pt"},
+        )
         (folder / "config.json").write_text(json.dumps(self.to_config() | {"garment_way": self.way}, indent=2) + "\n")
         return folder
 
@@ -181,19 +185,21 @@ def in_way(start: ControlNet, unet: UNet, way: str = "joint", with_positions: bo
     return made
 
 
-def load_way(source: str | Path, unet: UNet) -> ControlNet:
-    """What `ControlNet.load` reads, and the folders of other ways, which say so in their config. Raises Error."""
+def load_way(source: str | Path, unet: UNet, dtype: torch.dtype | None = None) -> ControlNet:
+    """What `ControlNet.load` reads, and the folders of other ways, which say so in their config; dtype: None is the
+    U-Net's. Raises Error.
+    """
     config = Path(source) / "config.json"
     way = json.loads(config.read_text()).get("garment_way") if config.is_file() else None
     if way is None:
-        return ControlNet.load(source, unet=unet)
+        return ControlNet.load(source, unet=unet, dtype=dtype)
     try:
         control = empty_of(way, json.loads(config.read_text()), unet)
         control.load_state_dict(load_file(config.with_name(FILE)))
     except (KeyError, OSError, SafetensorError, RuntimeError) as problem:
         raise Error(f"{source} is no ControlNet of the way {way!r} ({problem}); train it again") from problem
     control.check_fits(unet)
-    return control.to(unet.conv_in.weight)
+    return control.to(unet.conv_in.weight.device, dtype or unet.conv_in.weight.dtype)
 
 
 def empty_of(way: str, config: dict[str, Any], unet: UNet) -> GarmentControlNet:

@@ -68,19 +68,16 @@ class Curves:
 
     def draw(self) -> None:
         """curves.png: the loss, its running mean, and the validation loss."""
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
+        from matplotlib.figure import Figure  # not pyplot: that would take a notebook's figures from it
 
         step, loss = columns(self.steps.path, "loss")
-        figure, axes = plt.subplots(figsize=(6, 3.5), layout="constrained")
+        figure = Figure(figsize=(6, 3.5), layout="constrained")
+        axes = figure.subplots()
         axes.plot(step, loss, color="0.8", linewidth=0.6)
         axes.plot(step, running_mean(loss, max(1, len(loss) // 50)), color="#0072B2")
         axes.plot(*columns(self.valid.path, "valid"), color="#D55E00", marker=".")
         axes.set(xlabel="step", ylabel="loss", yscale="log")
         figure.savefig(self.folder / "curves.png", dpi=120)
-        plt.close(figure)
 
     def close(self) -> None:
         self.bar.close()

@@ -91,9 +91,9 @@ def load_controlnet(
 ) -> ControlNet:
     """A ControlNet: diffusers folder or file, `control_model.*`, the same keys bare, or a whole v1.0 model.
 
-    A difference file needs `unet`, the base it is added to; any other must fit it, if it is given. difference: None:
-    it is one if it has the key "difference", by which the tools that write such files mark them; True for a file that
-    lacks the mark.
+    A difference file needs `unet`, the base it is added to; any other must fit it, if it is given, and comes to the
+    U-Net's device and in its dtype, unless others are named. difference: None: it is one if it has the key
+    "difference", by which the tools that write such files mark them; True for a file that lacks the mark.
     """
     weights = open_weights(source, "controlnet", dtype == torch.float16)
     refuse_strangers(weights.state)
@@ -109,6 +109,8 @@ def load_controlnet(
         made = noted(weights, "controlnet", ControlNet.from_config)
         return made or ControlNet(*infer_controlnet_config(state))
 
+    if unet is not None:
+        device, dtype = device or unet.conv_in.weight.device, dtype or unet.conv_in.weight.dtype
     control = build(make, state, weights.name, device, dtype, weights.release)
     if unet is not None:
         control.check_fits(unet)

@@ -62,6 +62,13 @@ def test_a_difference_file_without_its_base_says_so(tmp_path: Path, sd1: Small, 
         load.load_controlnet(tmp_path / "d.pth", unet=other)
 
 
+def test_beside_a_unet_a_control_comes_in_its_type_unless_another_is_named(tmp_path: Path, sd1: Small, control):
+    half = control.save(tmp_path / "half.safetensors", layout="compvis", dtype=torch.float16)
+    assert load.load_controlnet(half).conv_in.weight.dtype == torch.float16
+    assert load.load_controlnet(half, unet=sd1.unet).conv_in.weight.dtype == torch.float32
+    assert load.load_controlnet(half, dtype=torch.bfloat16, unet=sd1.unet).conv_in.weight.dtype == torch.bfloat16
+
+
 def test_a_controlnet_of_another_family_is_refused_when_the_base_is_given(tmp_path: Path, sd1: Small, sd2: Small):
     path = ControlNet.from_unet(sd2.unet, HINT).save(tmp_path / "c.safetensors", layout="compvis")
     assert ControlNet.load(path, unet=sd2.unet).config == sd2.unet.config
