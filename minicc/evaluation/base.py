@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
 from minicc.data.dolls import CLOTHES, FACTS, Doll, draw
-from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import to_tensor
 from minicc.diffusion.ddim import ddim_invert, ddim_sample
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.settled import Answers
 from minicc.pipeline import StableDiffusion
 
 INVERTED = 16  # dolls that are turned to noise and back
@@ -48,14 +49,13 @@ def evaluate_base(
     """
     first = FIRST + seed * 100_000
     dolls, others = (test_dolls(first + offset, n) for offset in (0, n))
-    truth, facts = pictures(dolls), facts_of(dolls)
+    truth, answers = pictures(dolls), Answers(dolls)
     drawn = generate(sd, [doll.caption for doll in dolls], steps, guidance, seed)
     again = torch.cat([sd.decode_latents(sd.encode_image(x)) for x in truth.split(16)])
-    right = reader.read(drawn) == facts  # (n, facts)
     return {
-        **scores(right),
-        "reader_on_truth": all_right(reader.read(truth) == facts),
-        "reader_on_reconstruction": all_right(reader.read(again) == facts),
+        **scores(answers.right(reader.read(drawn).numpy())),
+        "reader_on_truth": all_right(answers.right(reader.read(truth).numpy())),
+        "reader_on_reconstruction": all_right(answers.right(reader.read(again).numpy())),
         "vae_psnr": float(psnr(bytes_of(truth), bytes_of(again)).mean()),
         "vae_ssim": float(ssim(bytes_of(truth), bytes_of(again)).mean()),
         **distances(reader, drawn, truth, pictures(others)),
@@ -66,7 +66,7 @@ def evaluate_base(
 def evaluate_reader(reader: AttributeReader, n: int = 200, seed: int = 0) -> Figures:
     """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes."""
     dolls = test_dolls(FIRST + seed * 100_000, n)
-    right = scores(reader.read(pictures(dolls)) == facts_of(dolls))
+    right = scores(Answers(dolls).right(reader.read(pictures(dolls)).numpy()))
     return {"reader_on_truth": right["attributes_all"], "attributes": right["attributes"]}
 
 
@@ -78,11 +78,6 @@ def test_dolls(first: int, n: int) -> list[Doll]:
 def pictures(dolls: Sequence[Doll]) -> Tensor:
     """(n, 3, 128, 128) in [-1, 1]."""
     return torch.cat([to_tensor(doll.image) for doll in dolls])
-
-
-def facts_of(dolls: Sequence[Doll]) -> Tensor:
-    """(n, len(FACTS)) uint8."""
-    return torch.stack([torch.from_numpy(numbers(doll.attributes())) for doll in dolls])
 
 
 def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance: float, seed: int) -> Tensor:
@@ -103,16 +98,16 @@ def inversion_psnr(sd: StableDiffusion, truth: Tensor, captions: Sequence[str], 
     return float(psnr(*(bytes_of(sd.decode_latents(x)) for x in (z, back))).mean())
 
 
-def scores(right: Tensor) -> Figures:
+def scores(right: np.ndarray) -> Figures:
     """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, and of each fact about them."""
-    each = dict(zip(FACTS, right.float().mean(0).tolist(), strict=True))
+    each = dict(zip(FACTS, right.mean(0).tolist(), strict=True))
     return {"attributes_all": all_right(right), "attributes": {name: each[name] for name in CLOTHES}}
 
 
-def all_right(right: Tensor) -> float:
+def all_right(right: np.ndarray) -> float:
     """The share of pictures with every fact about clothes right."""
     clothes = [i for i, name in enumerate(FACTS) if name in CLOTHES]
-    return right[:, clothes].all(1).float().mean().item()
+    return float(right[:, clothes].all(1).mean())
 
 
 def distances(reader: AttributeReader, drawn: Tensor, truth: Tensor, others: Tensor) -> Figures:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from minicc.data.dolls import CLOTHES, FACTS
-from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import on_white, to_tensor
 from minicc.evaluation.edits import average, colours_right, mean_delta_e, outline_share, outside_change, seam
 from minicc.evaluation.fills import fills
 from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.settled import Answers
 from minicc.evaluation.swaps import Swap, clothed, swaps
 from minicc.models.controlnet import ControlNet
 from minicc.pipeline import StableDiffusion
@@ -52,7 +52,7 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     those read right and with no trace of the old outline.
     """
     read = reader.read(torch.cat([to_tensor(picture) for picture in pictures])).numpy()  # (n, facts)
-    right = read == np.stack([numbers(s.after.attributes()) for s in asked])
+    right = Answers([s.after for s in asked]).right(read)
     seen = [np.asarray(on_white(picture)) for picture in pictures]
     truth = [np.asarray(on_white(s.truth)) for s in asked]
     triples = list(zip(seen, truth, asked, strict=True))

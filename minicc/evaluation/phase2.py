@@ -15,12 +15,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from minicc.data.dolls import FACTS
-from minicc.data.dolls.facts import numbers
 from minicc.data.tensors import on_white, to_tensor
 from minicc.evaluation.edits import average, mean_delta_e, outside_change
 from minicc.evaluation.fills import redressed
 from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.settled import Answers
 from minicc.evaluation.wears import Wear, dressed, found_masks, wears
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import Recording, keys_values
@@ -133,10 +133,9 @@ def facts_right(read: np.ndarray, asked: Sequence[Wear]) -> dict[str, list[bool]
     """Whether kind, colour and pattern of the changed garment are read off right. read: (n, len(FACTS))."""
     names = list(FACTS)
     right: dict[str, list[bool]] = {"garment": [], "colour": [], "pattern": []}
-    for row, one in zip(read, asked, strict=True):
-        wanted = numbers(one.after.attributes())
+    for row, one in zip(Answers([one.after for one in asked]).right(read), asked, strict=True):
         for name, fact in (("garment", one.slot), ("colour", f"{one.slot}_colour"), ("pattern", f"{one.slot}_pattern")):
-            right[name].append(bool(row[names.index(fact)] == wanted[names.index(fact)]))
+            right[name].append(bool(row[names.index(fact)]))
     return right
 
 

@@ -1,0 +1,41 @@
+"""Facts that no picture could tell are not held against it; all others are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from minicc.data.dolls import FACTS, Garment, draw
+from minicc.data.dolls.facts import numbers
+from minicc.evaluation.settled import Answers, settled_of, shows_pattern
+
+PATTERN = list(FACTS).index("top_pattern")
+
+
+def wearing(doll, **garments):
+    return doll.wearing(replace(doll.outfit, **{"top": None, "bottom": None, "onepiece": None} | garments))
+
+
+@pytest.fixture(scope="module")
+def doll():
+    return draw(3)
+
+
+def test_the_pattern_of_a_plain_shirt_shows_and_a_wrong_one_is_wrong(doll):
+    shirt = wearing(doll, top=Garment("t-shirt", "red", "stripes", "short"), bottom=Garment("shorts", "blue", "plain", ""))
+    assert shows_pattern(shirt, "top") and settled_of(shirt).all()
+    read = Answers([shirt]).facts.copy()
+    assert Answers([shirt]).right(read).all()
+    read[0, PATTERN] = FACTS["top_pattern"].index("dots")
+    assert np.flatnonzero(~Answers([shirt]).right(read)).tolist() == [PATTERN]
+
+
+def test_a_logo_that_the_picture_hides_is_held_against_nobody():
+    hidden = draw(1_000_108, split="test", combinations="heldout")  # an open jacket, hands clasped over its logo
+    assert hidden.outfit.top.pattern == "logo"
+    assert not shows_pattern(hidden, "top")
+    read = numbers(hidden.attributes())[None].copy()
+    read[0, PATTERN] = FACTS["top_pattern"].index("plain")
+    assert Answers([hidden]).right(read).all()
+    read[0, list(FACTS).index("top_colour")] += 1
+    assert not Answers([hidden]).right(read).all()
