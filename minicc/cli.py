@@ -125,7 +125,9 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument("--data", type=Path, help="phase1: folder of characters, masks, captions; detector: with masks")
     p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
-    p.add_argument("--vae", type=Path, help="base: a trained VAE [the shipped one]; vae: one to go on from [a new one]")
+    p.add_argument(
+        "--vae", type=Path, help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]"
+    )
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")

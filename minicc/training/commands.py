@@ -93,14 +93,16 @@ def scaling_factor(vae: VAE, images: torch.Tensor) -> float:
 def train_base(a: Namespace, config: TrainConfig) -> Path:
     """The tiny U-Net and its text encoder on dolls and captions, in a trained VAE's latents. Saved as a whole model.
 
-    They begin with new weights, or with those of a trained base.
+    They begin with new weights, or with those of a trained base, whose VAE --vae replaces: what it learned of one
+    VAE's latents it need not learn again of a better one's.
     """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
+    vae = load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval()
     if a.sd:
         sd = load(a.sd, device="cpu")
+        sd.vae = vae if a.vae else sd.vae
     else:
-        vae = load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval()
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)

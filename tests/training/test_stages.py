@@ -21,6 +21,7 @@ from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, one, sta
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.stages import Phase1Stage, dropped
+from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
 N = 12
@@ -75,6 +76,16 @@ def test_a_vae_and_a_base_can_be_trained_further(runs, tmp_path):
     assert all(torch.equal(before[k], after[k]) for k in before)
     before, after = (minicc.load(p, device="cpu").unet.state_dict() for p in (base, tmp_path / "base" / "sd"))
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_a_base_goes_on_with_another_vae(runs, tmp_path):
+    vae = load_vae(runs / "vae" / "vae")
+    vae.config = replace(vae.config, scaling_factor=0.5)
+    save_vae(vae, tmp_path / "vae")
+    options = ["--dolls", str(N), "--cache", str(tmp_path / "cache"), "--steps", "1", "--batch", "1", "--device", "cpu"]
+    options += ["--sd", str(runs / "base" / "sd"), "--vae", str(tmp_path / "vae"), "--out", str(tmp_path / "base")]
+    assert main(["train", "base", *options]) == 0
+    assert minicc.load(tmp_path / "base" / "sd", device="cpu").vae.config.scaling_factor == 0.5
 
 
 def test_decoder_only_training_leaves_the_latents_what_they_are(runs, tmp_path):
