@@ -32,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="minicc", description="Redress drawn characters with Stable Diffusion.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     add_demo(commands.add_parser("demo", help="dress a paper doll; a minute, nothing to download"))
+    add_generate(commands.add_parser("generate", help="sentences → pictures, without a ControlNet"))
     add_phase1(commands.add_parser("phase1", help="character + painted mask + sentence → the character redressed"))
     add_phase2(commands.add_parser("phase2", help="character + picture of a garment → the character wears it"))
     add_detect(commands.add_parser("detect", help="where the clothes are in a picture, as a mask"))
@@ -68,6 +69,14 @@ def add_demo(p: argparse.ArgumentParser) -> None:
     p.add_argument("--steps", type=int, default=50)
     p.add_argument("--seed", type=int, default=0)
     p.set_defaults(run=run.run_demo)
+
+
+def add_generate(p: argparse.ArgumentParser) -> None:
+    add_models(p)
+    p.add_argument("--prompt", nargs="+", required=True, help="sentences; --out gets a number for each of several")
+    p.add_argument("--negative", default="", help="what to move away from")
+    add_sampling(p)
+    p.set_defaults(run=run.run_generate)
 
 
 def add_phase1(p: argparse.ArgumentParser) -> None:

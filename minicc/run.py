@@ -44,6 +44,20 @@ def run_demo(a: argparse.Namespace) -> None:
     demo(a.out, steps=a.steps, seed=a.seed)
 
 
+def run_generate(a: argparse.Namespace) -> None:
+    from minicc.data.write import check_writable, save_pictures
+    from minicc.models.vocabulary import unknown_words
+
+    outs = numbered(a.out, len(a.prompt))
+    check_writable(*outs)
+    sd = load_models(a)
+    note(*unknown_words(sd.tokenizer_source, " ".join([*a.prompt, a.negative])))
+    if a.compile:
+        sd.compile()
+    pictures = sd.generate(a.prompt, steps=a.steps, guidance=a.guidance, negative=a.negative, seed=a.seed)
+    print(*save_pictures(dict(zip(outs, pictures, strict=True))), sep="\n")
+
+
 def run_phase1(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
     from minicc.models.controlnet import ControlNet

@@ -31,10 +31,13 @@ def demo(out: Path, steps: int = 50, seed: int = 0) -> list[Path]:
     return [out / f"{name}.png" for name in (*pictures, "demo")]
 
 
-def models() -> tuple[StableDiffusion, ControlNet]:
-    """The shipped models; while there are none, small random ones, and a word about it."""
+def models() -> tuple[StableDiffusion, ControlNet | None]:
+    """The shipped models; while some are missing, what there is in their place, and a word about it."""
     if (SHIPPED / "tiny-phase1").is_dir():
         return load("tiny"), ControlNet.load("tiny-phase1")
+    if (SHIPPED / "tiny").is_dir():
+        print("No ControlNet ships yet: the locked base fills the mask alone, from the sentence and what surrounds it.")
+        return load("tiny"), None
     from minicc.small import small_controlnet, small_stable_diffusion
 
     print("No trained weights ship yet: these are small and random, so the masked part will be noise.")
