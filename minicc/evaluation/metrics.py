@@ -1,7 +1,6 @@
 """Figures of merit for pictures: how far from the truth, pixel by pixel and as a population."""
 
 import numpy as np
-from scipy.linalg import sqrtm
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 from torch import Tensor
@@ -40,8 +39,12 @@ def frechet(x: Tensor, y: Tensor) -> float:
     """Fréchet distance of two populations of features (N, D), as if both were Gaussian (Heusel et al. 2017).
 
     ‖μ_x − μ_y‖² + tr(Σ_x + Σ_y − 2 (Σ_x Σ_y)^½)
+
+    Σ_x Σ_y has the eigenvalues of Σ_x^½ Σ_y Σ_x^½, which is symmetric: that holds for N < D, too.
     """
     a, b = x.double().numpy(), y.double().numpy()
     sx, sy = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    root = np.real(sqrtm(sx @ sy))
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sx + sy - 2 * root))
+    values, vectors = np.linalg.eigh(sx)
+    root = vectors * np.sqrt(values.clip(0)) @ vectors.T  # Σ_x^½
+    overlap = np.sqrt(np.linalg.eigvalsh(root @ sy @ root).clip(0)).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(sx + sy) - 2 * overlap)

@@ -44,6 +44,13 @@ def test_the_frechet_distance_of_two_gaussians_is_its_closed_form():
     assert frechet(x, x) == pytest.approx(0, abs=1e-6)
 
 
+def test_the_frechet_distance_of_fewer_pictures_than_features_is_a_number_without_a_warning(generator, recwarn):
+    x = torch.randn(6, 20, generator=generator)
+    assert frechet(x, x.flip(0)) == pytest.approx(0, abs=1e-4)
+    assert frechet(x, x + 1) == pytest.approx(20)
+    assert len(recwarn) == 0
+
+
 def test_bytes_are_as_saved_pictures_hold_them():
     x = torch.tensor([-1.2, -1.0, 0.0, 1.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     assert bytes_of(x)[0, 0, :, 0].tolist() == [0, 0, 128, 255]
