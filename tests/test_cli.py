@@ -85,6 +85,16 @@ def test_the_demo_redresses_a_doll_with_nothing_from_outside_and_says_if_the_mod
     assert "demo.png" in said
 
 
+def test_the_demo_takes_the_shipped_half_precision_models_in_the_bases_precision(tmp_path, monkeypatch):
+    """Shipped weights are fp16; a base loaded on a CPU is float32, and its ControlNet must be the same."""
+    sd = small_stable_diffusion()
+    sd.save(tmp_path / "tiny", dtype=torch.float16)
+    small_controlnet(sd).save(tmp_path / "tiny-phase1", dtype=torch.float16)
+    for module in ("minicc.outfit.demo.SHIPPED", "minicc.weights.source.PRETRAINED"):
+        monkeypatch.setattr(module, tmp_path)
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"]) == 0
+
+
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 @pytest.mark.parametrize("folder", ["lpc/val", "anime"])
 def test_phase1_redresses_real_characters_from_checkpoints_as_they_are_downloaded(

@@ -34,7 +34,8 @@ def demo(out: Path, steps: int = 50, seed: int = 0) -> list[Path]:
 def models() -> tuple[StableDiffusion, ControlNet | None]:
     """The shipped models; while some are missing, what there is in their place, and a word about it."""
     if (SHIPPED / "tiny-phase1").is_dir():
-        return load("tiny"), ControlNet.load("tiny-phase1")
+        sd = load("tiny")
+        return sd, ControlNet.load("tiny-phase1", unet=sd.unet)  # on its device and in its precision
     if (SHIPPED / "tiny").is_dir():
         print("No ControlNet ships yet: the locked base fills the mask alone, from the sentence and what surrounds it.")
         return load("tiny"), None
