@@ -1,19 +1,24 @@
 """What ships in minicc/pretrained: it opens, here and in diffusers, is as good as its card says, and not too large."""
 
+import time
 from pathlib import Path
 
 import diffusers
+import numpy as np
 import pytest
 import torch
 
+import minicc
+from minicc.data.dolls import CLOTHES, FACTS
 from minicc.evaluation import base
 from minicc.evaluation.base import FIRST, evaluate_reader, pictures
 from minicc.evaluation.reader import load_reader
+from minicc.evaluation.settled import Answers
 from minicc.evaluation.vae import evaluate_vae, reconstructed
 from minicc.pipeline import SHIPPED
 from minicc.weights.load import load_vae
 
-VAE_FOLDER = SHIPPED / "tiny-vae"
+VAE_FOLDER = SHIPPED / "tiny" / "vae"
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +65,40 @@ def test_diffusers_opens_the_vae_and_gives_the_same_pictures(vae):
         again = theirs.decode(theirs.encode(x).latent_dist.mean).sample.clamp(-1, 1)
     assert (again - reconstructed(vae, x)).abs().max() < 1e-3
     assert theirs.config.scaling_factor == vae.config.scaling_factor
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return minicc.load("tiny", device="cpu")
+
+
+def test_diffusers_opens_the_whole_model_and_draws_the_same_picture(sd):
+    theirs = diffusers.StableDiffusionPipeline.from_pretrained(SHIPPED / "tiny", safety_checker=None)
+    theirs.to(dtype=torch.float32).set_progress_bar_config(disable=True)
+    doll = base.test_dolls(FIRST, 1)[0]
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    options = {"guidance_scale": 5.0, "num_inference_steps": 10, "height": 128, "width": 128}
+    reference = theirs(doll.caption, latents=noise, **options).images[0]
+    ours = sd.generate([doll.caption], steps=10, guidance=5.0, seed=7)[0]
+    assert np.abs(np.asarray(ours).astype(int) - np.asarray(reference)).mean() <= 1
+
+
+def test_the_base_draws_what_captions_say_better_than_chance_and_than_another_caption(sd):
+    """Twelve dolls of held-out combinations: most colours are the own caption's, few the next doll's."""
+    dolls = base.test_dolls(FIRST, 12)
+    drawn = base.generate(sd, [doll.caption for doll in dolls], steps=20, guidance=5.0, seed=0)
+    read = load_reader().read(drawn).numpy()
+    colours = [i for i, name in enumerate(FACTS) if name.endswith("_colour") and name in CLOTHES]
+    own, other = ((read == Answers(asked).facts)[:, colours].mean() for asked in (dolls, [*dolls[1:], dolls[0]]))
+    assert own > 0.8
+    assert own > other + 0.2
+
+
+def test_the_base_loads_at_once(sd):
+    """Two seconds are the promise for a machine with nothing else to do: here CPU time is measured."""
+    start = time.process_time()
+    minicc.load("tiny", device="cpu")
+    assert time.process_time() - start < 2
 
 
 def test_the_reader_is_as_good_as_its_card_says():

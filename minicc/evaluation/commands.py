@@ -43,7 +43,7 @@ def evaluate_stage(a: Namespace) -> None:
 
 
 def vae(a: Namespace) -> Figures:
-    return evaluate_vae(load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval(), a.n, a.seed)
+    return evaluate_vae(load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32).eval(), a.n, a.seed)
 
 
 def reader(a: Namespace) -> Figures:

@@ -98,7 +98,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
-    vae = load_vae(a.vae or SHIPPED / "tiny-vae", dtype=torch.float32).eval()
+    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32).eval()
     if a.sd:
         sd = load(a.sd, device="cpu")
         sd.vae = vae if a.vae else sd.vae
