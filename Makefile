@@ -25,6 +25,10 @@ lint: $(READY)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# Every notebook executed, its outputs stored.
+notebooks: $(READY)
+	$(BIN)/python tools/execute.py notebooks/*.ipynb
+
 # The notebooks for a class: stubs where the solutions were, no outputs.
 student: $(READY)
 	$(BIN)/python tools/student.py build/student notebooks/*.ipynb
