@@ -137,6 +137,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--vae", type=Path, help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]"
     )
+    p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")
@@ -155,6 +156,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
     p.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
+    p.add_argument("--crop", type=int, default=0, help="vae: learn from squares of this side, with clothes [0: no]")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, default_collate
 
 from minicc.data.folder import PictureFolder
 from minicc.errors import Error
-from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, load_way
 from minicc.models.tokenizer import tokenize
@@ -54,9 +54,9 @@ def train_stage(a: Namespace) -> Path:
 
 
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
-    """The attribute reader on dolls of its own split, in all combinations of clothes."""
+    """The attribute reader, new or trained, on dolls of its own split, in all combinations of clothes."""
     data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
-    stage = ReaderStage(seeded(AttributeReader, config.seed))
+    stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed))
     announce(stage, data, config)
     train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
     return save_reader(stage.reader, a.out / "reader")

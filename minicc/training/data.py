@@ -26,8 +26,15 @@ class Pictures(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
         which, mirror = rng(self.seed, position, 3).random(2)
-        image = self.dolls["flat" if which < self.flats else "image"][index]
-        return {"image": in_range(image.flip(-1) if mirror < 0.5 else image), "name": f"doll {index}"}
+        if which < self.flats:
+            image = self.dolls["flat"][index]
+            clothes = (image < 255).any(0)
+        else:
+            image, parts = self.dolls["image"][index], self.dolls["index"][index]
+            clothes = (parts > 0) & (parts < 6)
+        if mirror < 0.5:
+            image, clothes = image.flip(-1), clothes.flip(-1)
+        return {"image": in_range(image), "clothes": clothes[None], "name": f"doll {index}"}
 
 
 class Latents(Dataset):

@@ -24,7 +24,7 @@ class ReaderStage(Stage):
 
     def __init__(self, reader: AttributeReader):
         super().__init__()
-        self.reader = reader
+        self.reader = reader.requires_grad_(True)
 
     @property
     def trained(self) -> nn.Module:

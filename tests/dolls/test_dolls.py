@@ -15,7 +15,7 @@ from minicc.data.samples import index_of
 from minicc.errors import Error
 
 SOME = range(16)
-DIGEST = "a06a866f96a584643a4f1bd7b8e3dd34740e929eff59ab0d4b3adb67613e13f7"
+DIGEST = "5032e379db2476c55b187440deb1a1918e8ede55997a2a0c031d9b5535bb89f3"
 NUMBER = {"top": 1, "bottom": 2, "onepiece": 3, "shoes": 4, "hat": 5, "accessory": 5}
 
 

@@ -14,13 +14,15 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.evaluation.reader import load_reader
 from minicc.models.controlnet import ControlNet
+from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
 from minicc.training.cache import kept
 from minicc.training.data import Dressed, Painted, Pictures
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, one, stacked, texts
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
-from minicc.training.stages import Phase1Stage, dropped
+from minicc.training.stages import Phase1Stage, VAEStage, dropped
+from minicc.training.tiny import VAE_CONFIG
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
@@ -177,6 +179,16 @@ def test_a_reader_is_small_and_reads_every_fact(runs, cache):
     assert (runs / "reader" / "reader" / "model.safetensors").stat().st_size < 3e6
 
 
+def test_a_reader_goes_on_learning(runs, tmp_path):
+    start = runs / "reader" / "reader"
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
+    for lr, same in (("0", True), ("1e-3", False)):
+        out = tmp_path / lr
+        assert main(["train", "reader", "--reader", str(start), "--lr", lr, "--out", str(out), *options]) == 0
+        before, after = load_reader(start).state_dict(), load_reader(out / "reader").state_dict()
+        assert all(torch.equal(before[k], after[k]) for k in before) is same
+
+
 def test_what_is_no_reader_is_named(runs):
     with pytest.raises(minicc.Error, match=r"vae.*no attribute reader.*minicc train reader"):
         load_reader(runs / "vae")
@@ -278,6 +290,17 @@ def test_the_garments_alone_are_a_quarter_of_what_the_vae_sees(cache):
     seen = [data[0, position]["image"] for position in range(400)]
     share = np.mean([any(torch.equal(x, f.float() / 127.5 - 1) for f in flats) for x in seen])
     assert share == pytest.approx(0.25, abs=0.07)
+
+
+def test_a_wrong_garment_pixel_costs_the_vae_more_than_a_wrong_sky_pixel():
+    stage = VAEStage(VAE(VAE_CONFIG), torch.zeros(1, 3, 16, 16), kl_weight=0)
+    torch.nn.init.zeros_(stage.vae.decoder.conv_out.weight)  # it answers with 0 everywhere
+    torch.nn.init.zeros_(stage.vae.decoder.conv_out.bias)
+    image, clothes = torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    image[..., 4, 4], clothes[..., 4, 4] = 1, True
+    with_clothes, without = (stage({"image": image, "clothes": m}, Draws.at(0, 0)) for m in (clothes, ~clothes))
+    torch.testing.assert_close(without, torch.tensor(2 / 256 + 4 / 240))  # |e| + e², and four edges
+    torch.testing.assert_close(with_clothes, 4 * without)
 
 
 def test_the_stage_moves_nothing_but_the_copy():

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from minicc.data.dolls.colours import CLOTH, SECOND, Colour, mix
 
 TILE = 96  # pixels of a pattern's repeat
-PERIOD = {"stripes": 0.05, "dots": 0.05, "checks": 0.056, "plaid": 0.084, "stars": 0.072}  # of the frame
+PERIOD = {"stripes": 0.06, "dots": 0.09, "checks": 0.086, "plaid": 0.115, "stars": 0.115}  # of the frame
 GRADIENT = 32  # steps of colour
 Logo = tuple[str, float, float, float]  # bone, x, y, half width
 
