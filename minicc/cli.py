@@ -156,7 +156,6 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
     p.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
     p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
-    p.add_argument("--crop", type=int, default=0, help="vae: learn from squares of this side, with clothes [0: no]")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
     p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
