@@ -30,8 +30,7 @@ class Pictures(Dataset):
             image = self.dolls["flat"][index]
             clothes = (image < 255).any(0)
         else:
-            image, parts = self.dolls["image"][index], self.dolls["index"][index]
-            clothes = (parts > 0) & (parts < 6)
+            image, clothes = self.dolls["image"][index], worn(self.dolls["index"][index])
         if mirror < 0.5:
             image, clothes = image.flip(-1), clothes.flip(-1)
         return {"image": in_range(image), "clothes": clothes[None], "name": f"doll {index}"}
@@ -67,10 +66,9 @@ class Dressed(Dataset):
         return len(self.outfits)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        worn = (self.dolls["index"][index] > 0) & (self.dolls["index"][index] < 6)
         return {
             "image": in_range(self.dolls["image"][index]),
-            "mask": (worn | (self.others[index] > 0)).float()[None],
+            "mask": (worn(self.dolls["index"][index]) | (self.others[index] > 0)).float()[None],
             "caption": self.outfits[index],
             "name": f"doll {index}",
         }
@@ -105,6 +103,11 @@ class Painted(Dataset):
         if layer.any():
             sample["mask"] = torch.from_numpy(paint(layer, random).astype(np.float32))[None]
         return sample | {"latents": self.latents[index, mirrored], "context": self.context[index]}
+
+
+def worn(index: Tensor) -> Tensor:
+    """A part mask → True where it shows clothes, shoes, a hat or an accessory."""
+    return (index > 0) & (index < 6)
 
 
 def in_range(image: Tensor) -> Tensor:

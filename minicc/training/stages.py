@@ -120,8 +120,8 @@ class VAEStage(Stage):
         L = m (|e| + e²) + |∇ m e| + w KL(q(z|x) ‖ N(0, I)) / (number of latents),   e = x̂ − x
 
     Rombach et al. 2022 (arXiv 2112.10752), section 3.1, without its perceptual and adversarial losses, which need
-    networks trained on photographs; drawings have flat areas and sharp edges. What a perceptual loss would look after,
-    patterns, ∇ does: an average colour in a pattern's place is wrong at each of its edges. m is 1, and more on clothes.
+    networks trained on photographs; drawings have flat areas and sharp edges. ∇: the differences of neighbouring
+    pixels, for an average colour in a pattern's place is wrong at each of its edges. m: 1, and `clothes` on clothes.
     """
 
     shown: Tensor

@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,21 @@ def test_the_garments_alone_are_a_quarter_of_what_the_vae_sees(cache):
     seen = [data[0, position]["image"] for position in range(400)]
     share = np.mean([any(torch.equal(x, f.float() / 127.5 - 1) for f in flats) for x in seen])
     assert share == pytest.approx(0.25, abs=0.07)
+
+
+def test_the_vaes_pictures_say_where_the_clothes_are_mirrored_or_not(cache):
+    """The part mask of a doll; of a garment alone, all that is not white."""
+    index, flat = cache["index"][5], cache["flat"][5]
+    expected = {"image": (index > 0) & (index < 6), "flat": (flat < 255).any(0)}
+    data, seen = Pictures(cache, 0), set()
+    for position in range(40):
+        sample = data[5, position]
+        for kind, mirrored in product(expected, (False, True)):
+            picture, clothes = (x.flip(-1) if mirrored else x for x in (cache[kind][5], expected[kind]))
+            if torch.equal(sample["image"], picture.float() / 127.5 - 1):
+                assert torch.equal(sample["clothes"], clothes[None])
+                seen.add((kind, mirrored))
+    assert len(seen) == 4
 
 
 def test_a_wrong_garment_pixel_costs_the_vae_more_than_a_wrong_sky_pixel():
