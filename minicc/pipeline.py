@@ -114,6 +114,17 @@ class StableDiffusion:
             )
         for c in controls:
             c.net.check_fits(self.unet)
+            self.check_beside(c.net)
+
+    def check_beside(self, net: ControlNet) -> None:
+        """Raise Error for a ControlNet on another device or, unless autocast converts, in another precision."""
+        weight, mixed = net.conv_in.weight, torch.is_autocast_enabled(self.device.type)
+        if weight.device != self.device or (weight.dtype != self.dtype and not mixed):
+            theirs, ours = (f"{str(m.dtype).removeprefix('torch.')} on {m.device}" for m in (weight, self))
+            raise Error(
+                f"the ControlNet is {theirs}, the model {ours}: load it with ControlNet.load(…, unet=sd.unet), "
+                "or move it with control.to(sd.device, sd.dtype)"
+            )
 
     def guided(
         self,

@@ -54,6 +54,16 @@ def test_a_controlnet_of_another_base_is_refused_before_a_step_is_made(sd, input
         sd.guided(context, context, 1.0, controls=[Hinted.of(other, hint)])
 
 
+def test_a_controlnet_in_another_precision_is_refused_with_advice_and_works_under_autocast(sd, inputs):
+    x, t, context, _, hint = inputs
+    half = small_controlnet(sd).bfloat16()
+    with pytest.raises(Error, match=r"is bfloat16 on cpu, the model float32 on cpu: load it with .*unet=sd\.unet"):
+        sd.guided(context, context, 2.0, controls=[Hinted.of(half, hint)])
+    with torch.autocast("cpu"):
+        model = sd.guided(context, context, 2.0, controls=[Hinted.of(half, hint)])
+        assert model(x, t).isfinite().all()
+
+
 def test_latents_are_the_mean_or_with_a_generator_a_sample(sd, generator):
     picture = Image.linear_gradient("L").convert("RGB").resize((32, 16))
     mean = sd.encode_image(picture)

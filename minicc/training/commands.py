@@ -38,6 +38,7 @@ CONFIG = (
     "optimizer",
     "compile", "channels_last", "save_every", "sample_every", "keep", "device",
 )  # fmt: skip
+WIDTH = 96  # of the detector's heads
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
 
 
@@ -194,20 +195,25 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
-    sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
+    sd, held_out = load(a.sd or "tiny", device=a.device, prediction=a.prediction), None
     if a.data:
         data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed)
     else:
-        size = a.size or sd.side
-        data = Parts(draw_dolls(a.cache, "train", a.dolls, size), a.seed, draw_worn(a.cache, "train", a.dolls, size))
+        data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
     first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])  # type: ignore[arg-type]
     maps = features(sd, first)
-    detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps]), config.seed)
+    detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
     detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data)
     announce(stage, data, config)
-    train(stage, data, config)
+    train(stage, data, config, held_out)
     return detector.save(a.out / "detector")
+
+
+def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Parts:
+    """Dolls with their part masks, and garments alone."""
+    size = a.size or sd.side
+    return Parts(draw_dolls(a.cache, split, count, size), a.seed, draw_worn(a.cache, split, count, size))
 
 
 def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:

@@ -22,8 +22,8 @@ from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
 from minicc.training.tiny import seeded
 
-POINTS = 1024  # pixels of a labelled picture that `fit` learns from,
-ALL_POINTS = 200_000  # and of many pictures together: their maps must fit into memory
+POINTS = 1024  # pixels of a labelled picture that the heads learn from at a time
+ALL_POINTS = 200_000  # of all pictures of `fit` together: their maps must fit into memory
 NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 
 
@@ -33,9 +33,9 @@ class DetectorStage(Stage):
     Every head sees its own random half of each batch's pictures twice and the rest not at all, so that they differ
     where the labels leave them free (bagging, Breiman 1996); where they differ, the detector does not know.
 
-    Features are computed at every step. With the tiny models that is a tenth of a step (0.22 of 2.2 s for 8 pictures on
-    one core); to keep them instead, 1.1 MB a picture in half precision, would take 90 GB for 20,000 dolls and garments
-    and their mirror images. Where pictures are few, `fit` keeps them.
+    They read some pixels of each picture, others in every step: neighbours tell nearly the same, so more pictures teach
+    more than more pixels. Features are computed at every step: to keep them, 1.1 MB a picture in half precision, would
+    take 90 GB for 20,000 dolls and garments and their mirror images. Where pictures are few, `fit` keeps them.
     """
 
     empty: Tensor
@@ -58,9 +58,11 @@ class DetectorStage(Stage):
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1], index (B, H, W) of CLASSES."""
+        where = 2 * draws.rand(len(batch["index"]) * POINTS * 2).view(-1, POINTS, 1, 2) - 1
         maps = features(self.sd, batch["image"], self.detector.t, self.empty)
-        logits = self.detector(maps)  # (heads, B, classes, H, W)
-        losses = torch.stack([self.loss(z, batch["index"].long()) for z in logits])  # (heads, B)
+        logits = self.detector([at(m, where) for m in maps])  # (heads, B, classes, POINTS, 1)
+        index = at(batch["index"][:, None].float(), where, "nearest")[:, 0].long()
+        losses = torch.stack([self.loss(z, index) for z in logits])  # (heads, B)
         heads, count = losses.shape
         chosen = draws.rand(heads * count).view(heads, count).argsort(1) < (count + 1) // 2
         return (losses * chosen.to(losses)).sum() / chosen.sum()

@@ -27,7 +27,7 @@ from minicc.training.stages import Phase1Stage, dropped, grid, noised
 class Phase2Stage(Phase1Stage):
     """Phase 1's stage, and a garment that the copy sees.
 
-        L = E ‖w ⊙ (ε − ε_θ(x_t, t, ∅, c_hint, garment))‖²,   w² = 1 outside the mask, `inside` within
+        L = E Σ w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w,   w = 1 outside the mask, `inside` within
 
     A tenth of the batches have no garment but their sentence, as in phase 1: so the copy forgets nothing, and guidance
     can move from there towards the garment. With a garment the sentence is empty, and all that is known of the clothes
@@ -55,9 +55,7 @@ class Phase2Stage(Phase1Stage):
         x_t, t, target = noised(z, self.sd.schedule, draws)
         garment = {} if bare else looked_at(self.sd, self.control, batch["garment"], hint)
         text = Recording(keys_values(self.control, context) | garment)
-        locked = (
-            keys_values(self.unet, context) | garment
-        )  # it finds nothing of its own there, but in the way "decoder"
+        locked = keys_values(self.unet, context) | garment  # it finds nothing there, but in the way "decoder"
         output = self.unet(x_t, t, locked, self.control(x_t, t, text, hint))
         weight = 1 + (self.inside - 1) * latent_mask(batch["mask"], self.sd.vae.stride)  # (B, 1, h, w)
         error = F.mse_loss(output.float(), target.float(), reduction="none")
