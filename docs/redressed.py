@@ -1,26 +1,56 @@
-"""Dolls redressed by the shipped phase-1 ControlNet: `python docs/redressed.py` writes docs/phase1.png.
+"""Dolls redressed by the shipped ControlNets: `python docs/redressed.py` writes docs/phase1.png and docs/phase2.png.
 
-The first six questions of `minicc evaluate phase1`, dolls and outfits that no training has seen, none of them chosen.
-Rows: characters; the painted masks in magenta; results, 30 steps; what the sentences describe.
+The first six questions of `minicc evaluate phase1` and of `minicc evaluate phase2`: dolls, outfits and garments that no
+training has seen, none of them chosen; 30 steps. Rows of phase 1: characters, painted masks in magenta, results, what
+the sentences describe. Rows of phase 2: characters, garments, the masks that were found, results, the truth.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
 import minicc
 from minicc.data.tensors import mask_tensor, to_tensor
-from minicc.evaluation.base import pictures
 from minicc.evaluation.swaps import swaps
+from minicc.evaluation.wears import wears
 from minicc.training.stages import MAGENTA, grid
 
-sd, asked = minicc.load("tiny"), swaps(6, 0)
-control = minicc.ControlNet.load("tiny-phase1", unet=sd.unet)
+N, STEPS = 6, 30
+HERE = Path(__file__).parent
+
+
+def row(images: Iterable[Image.Image]) -> Tensor:
+    """(N, 3, 128, 128) in [-1, 1]."""
+    return torch.cat([to_tensor(image) for image in images])
+
+
+def hidden(characters: Tensor, masks: Iterable[Image.Image]) -> Tensor:
+    """Characters with their masks in magenta."""
+    return torch.where(torch.cat([mask_tensor(np.asarray(mask) > 0) for mask in masks]) > 0, MAGENTA, characters)
+
+
+sd, detector = minicc.load("tiny"), minicc.ClothingDetector.load("tiny")
+phase1, phase2 = (minicc.ControlNet.load(name, unet=sd.unet) for name in ("tiny-phase1", "tiny-phase2"))
+
+asked = swaps(N, 0)
 made = [
-    minicc.phase1.generate(sd, control, q.character, q.mask, q.prompt, steps=30, seed=i) for i, q in enumerate(asked)
+    minicc.phase1.generate(sd, phase1, q.character, q.mask, q.prompt, steps=STEPS, seed=i) for i, q in enumerate(asked)
 ]
-characters, truth = (pictures([getattr(q, when) for q in asked]) for when in ("before", "after"))
-hidden = torch.where(torch.cat([mask_tensor(q.mask) for q in asked]) > 0.5, MAGENTA, characters)
-results = torch.cat([to_tensor(one.image) for one in made])
-grid([characters, hidden, results, truth]).save(Path(__file__).with_name("phase1.png"))
+characters = row(q.character for q in asked)
+rows = [characters, hidden(characters, (m.mask for m in made)), row(m.image for m in made), row(q.truth for q in asked)]
+grid(rows).save(HERE / "phase1.png")
 print(*(q.prompt for q in asked), sep="\n")
+
+given = wears(N, 0)
+made = [
+    minicc.phase2.generate(sd, phase2, q.character, q.garment, detector=detector, steps=STEPS, seed=i)
+    for i, q in enumerate(given)
+]
+characters = row(q.character for q in given)
+rows = [characters, row(q.garment for q in given), hidden(characters, (m.mask for m in made))]
+grid([*rows, row(m.image for m in made), row(q.truth for q in given)]).save(HERE / "phase2.png")
+print(*(f"ΔE {m.colour_error:.0f}; {m.notes[0]}" for m in made), sep="\n")

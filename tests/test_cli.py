@@ -17,7 +17,6 @@ from minicc.cli import main
 from minicc.data.folder import read_folder
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
-from minicc.pipeline import SHIPPED
 from minicc.small import UNET as SMALL_UNET
 from minicc.small import small_controlnet, small_stable_diffusion
 from tests.outfit.test_compose import picture, square
@@ -70,29 +69,17 @@ def test_generate_writes_what_the_model_draws_from_each_sentence(official, tmp_p
     assert main(["generate", "--prompt", "x", *options[:-1], str(tmp_path / "o.jpg")]) == 2  # before anything is drawn
 
 
-def test_the_demo_redresses_a_doll_with_nothing_from_outside_and_says_if_the_models_are_random(tmp_path, capsys):
+def test_the_demo_redresses_a_doll_by_a_sentence_and_by_a_garment_with_nothing_from_outside(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"]) == 0
-    said, written = capsys.readouterr().out, {p.name for p in (tmp_path / "demo").iterdir()}
-    assert {"character.png", "mask.png", "result.png", "demo.png"} <= written
-    before, mask, after = (
-        np.asarray(Image.open(tmp_path / "demo" / f"{n}.png")) for n in ("character", "mask", "result")
-    )
-    assert np.array_equal(before[mask == 0], after[mask == 0])
-    assert (before[mask > 0] != after[mask > 0]).any()
-    shipped = [(SHIPPED / name).is_dir() for name in ("tiny-phase1", "tiny")]
-    told = "these are small and random", "the locked base fills the mask alone"
-    assert [sentence in said for sentence in told] == [not any(shipped), shipped == [False, True]]
-    assert "demo.png" in said
-
-
-def test_the_demo_takes_the_shipped_half_precision_models_in_the_bases_precision(tmp_path, monkeypatch):
-    """Shipped weights are fp16; a base loaded on a CPU is float32, and its ControlNet must be the same."""
-    sd = small_stable_diffusion()
-    sd.save(tmp_path / "tiny", dtype=torch.float16)
-    small_controlnet(sd).save(tmp_path / "tiny-phase1", dtype=torch.float16)
-    for module in ("minicc.outfit.demo.SHIPPED", "minicc.weights.source.PRETRAINED"):
-        monkeypatch.setattr(module, tmp_path)
-    assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"]) == 0
+    said, written = capsys.readouterr().out, {p.stem for p in (tmp_path / "demo").iterdir()}
+    for phase, names in {"phase1": "character mask result", "phase2": "character garment mask result"}.items():
+        assert {phase, *(f"{phase}-{name}" for name in names.split())} <= written
+        assert f"{phase}.png" in said
+        before, mask, after = (
+            np.asarray(Image.open(tmp_path / "demo" / f"{phase}-{n}.png")) for n in ("character", "mask", "result")
+        )
+        assert np.array_equal(before[mask == 0], after[mask == 0])
+        assert (before[mask > 0] != after[mask > 0]).any()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

@@ -49,9 +49,9 @@ def test_an_address_gives_each_notebook_a_link_to_its_release_and_its_absence_ta
     path = NOTEBOOKS[0]
     notebook = prepared(json.loads(path.read_text("utf-8")), path.name, None, "0.1.0")
     linked = prepared(notebook, path.name, ADDRESS, "0.1.0")
-    line = "https://colab.research.google.com/github/someone/minicc/blob/v0.1.0/notebooks/01-ddpm.ipynb"
+    line = "https://colab.research.google.com/github/someone/minicc/blob/v0.1.0/notebooks/00-dress-someone.ipynb"
     heading, _, below = "".join(linked["cells"][0]["source"]).split("\n")[:3]
-    assert heading.startswith("# 01")
+    assert heading.startswith("# 00")
     assert below == link(ADDRESS, "0.1.0", path.name) == f"[▶ Open in Colab]({line})"
     assert prepared(linked, path.name, ADDRESS, "0.1.0") == linked
     assert prepared(linked, path.name, None, "0.1.0") == notebook

@@ -1,4 +1,4 @@
-"""`minicc demo`: a paper doll, its clothes masked, a sentence, and the doll in what the sentence says."""
+"""`minicc demo`: a paper doll redressed by a sentence (phase 1) and by the picture of a garment (phase 2)."""
 
 from pathlib import Path
 
@@ -7,43 +7,53 @@ from PIL import Image
 from minicc.data import dolls
 from minicc.data.masks import paint
 from minicc.models.controlnet import ControlNet
-from minicc.outfit import phase1
-from minicc.pipeline import SHIPPED, StableDiffusion, load
+from minicc.outfit import phase1, phase2
+from minicc.outfit.clothing import ClothingDetector
+from minicc.pipeline import StableDiffusion, load
 from minicc.training.draws import rng
 
-CLOTHES = (1, 2, 3)  # index classes of a doll that the demo repaints: top, bottom, one-piece
+CLOTHES = (1, 2, 3)  # index classes of a doll that phase 1 repaints: top, bottom, one-piece
 
 
 def demo(out: Path, steps: int = 50, seed: int = 0) -> list[Path]:
-    """Draw a doll, paint a mask over its clothes, generate new ones; returns the pictures written to `out`."""
-    sd, control = models()
-    doll = dolls.draw(seed, split="test")
-    layer = (doll.index[..., None] == CLOTHES).any(-1)
-    mask = paint(layer, rng(seed), "loose")
-    prompt = dolls.draw(seed + 1, split="test").outfit_text
-    result = phase1.generate(sd, control, doll.image, mask, prompt, steps=steps, seed=seed, progress=True)
-    pictures = {"character": doll.image, "mask": result.mask, "result": result.image}
+    """Redress a doll in both ways; returns the pictures written to `out`."""
+    sd, doll, other = load("tiny"), dolls.draw(seed, split="test"), dolls.draw(seed + 1, split="test")
     out.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures.items():
+    return [*by_sentence(sd, doll, other, out, steps, seed), *by_garment(sd, doll, other, out, steps, seed)]
+
+
+def by_sentence(
+    sd: StableDiffusion, doll: dolls.Doll, other: dolls.Doll, out: Path, steps: int, seed: int
+) -> list[Path]:
+    """Phase 1: the doll, a mask painted loosely over its clothes, and what the other doll wears, in words."""
+    mask = paint((doll.index[..., None] == CLOTHES).any(-1), rng(seed), "loose")
+    control = ControlNet.load("tiny-phase1", unet=sd.unet)
+    result = phase1.generate(sd, control, doll.image, mask, other.outfit_text, steps=steps, seed=seed, progress=True)
+    written = saved({"character": doll.image, "mask": result.mask, "result": result.image}, out, "phase1")
+    print(f'"{other.outfit_text}": {written[-1]} (character, mask, result)')
+    return written
+
+
+def by_garment(
+    sd: StableDiffusion, doll: dolls.Doll, other: dolls.Doll, out: Path, steps: int, seed: int
+) -> list[Path]:
+    """Phase 2: the doll, and a garment of the other doll's as a shop shows it; nobody paints."""
+    garment = other.flat(next(slot for slot in other.slots if slot in ("top", "bottom", "onepiece")))
+    control, detector = ControlNet.load("tiny-phase2", unet=sd.unet), ClothingDetector.load("tiny")
+    result = phase2.generate(sd, control, doll.image, garment, detector=detector, steps=steps, seed=seed, progress=True)
+    pictures = {"character": doll.image, "garment": garment, "mask": result.mask, "result": result.image}
+    written = saved(pictures, out, "phase2")
+    print(f"the garment, worn: {written[-1]} (character, garment, the mask that was found, result)")
+    return written
+
+
+def saved(pictures: dict[str, Image.Image], out: Path, phase: str) -> list[Path]:
+    """Each picture as a file, and all side by side as the last one."""
+    named = {f"{phase}-{name}": picture for name, picture in pictures.items()}
+    named[phase] = strip(list(pictures.values()))
+    for name, picture in named.items():
         picture.save(out / f"{name}.png")
-    strip(list(pictures.values())).save(out / "demo.png")
-    print(f'"{prompt}": {out / "demo.png"} (character, mask, result)')
-    return [out / f"{name}.png" for name in (*pictures, "demo")]
-
-
-def models() -> tuple[StableDiffusion, ControlNet | None]:
-    """The shipped models; while some are missing, what there is in their place, and a word about it."""
-    if (SHIPPED / "tiny-phase1").is_dir():
-        sd = load("tiny")
-        return sd, ControlNet.load("tiny-phase1", unet=sd.unet)  # on its device and in its precision
-    if (SHIPPED / "tiny").is_dir():
-        print("No ControlNet ships yet: the locked base fills the mask alone, from the sentence and what surrounds it.")
-        return load("tiny"), None
-    from minicc.small import small_controlnet, small_stable_diffusion
-
-    print("No trained weights ship yet: these are small and random, so the masked part will be noise.")
-    sd = small_stable_diffusion()
-    return sd, small_controlnet(sd)
+    return [out / f"{name}.png" for name in named]
 
 
 def strip(pictures: list[Image.Image], gap: int = 8) -> Image.Image:
