@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: demo test slow lint student site colab install clean
+.PHONY: demo test slow lint notebooks student grade site colab install clean
 
 demo: $(READY)
 	$(BIN)/minicc demo --out out/demo
@@ -32,6 +32,10 @@ notebooks: $(READY)
 # The notebooks for a class: stubs where the solutions were, no outputs.
 student: $(READY)
 	$(BIN)/python tools/student.py build/student notebooks/*.ipynb
+
+# What students hand in, checked: make grade FILES="handed-in/*.ipynb"
+grade: $(READY)
+	$(BIN)/python tools/grade.py $(FILES)
 
 # The notebooks' first cells and links, from the repository's address in pyproject.toml; see docs/colab.md.
 colab: $(READY)

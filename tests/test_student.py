@@ -3,9 +3,7 @@
 Not whole notebooks: the exercise, its check and the few cells before that they stand on (nbval runs the rest).
 """
 
-import contextlib
 import functools
-import io
 import json
 import subprocess
 import sys
@@ -17,6 +15,7 @@ import pytest
 from tests.notebooks import ROOT, notebooks
 from tools.check_notebooks import complaints
 from tools.exercises import BEGIN, END, exercises, foundation, source
+from tools.grade import defined, grade, ground, run
 from tools.student import IN_PLACE, plain, student_edition
 
 
@@ -29,22 +28,9 @@ EXERCISES = [
 ]
 
 
-def run(code: str, namespace: dict, cell: int) -> str:
-    """Execute a cell; what it prints."""
-    with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(code, f"cell {cell}", "exec"), namespace)
-    return printed.getvalue()
-
-
 @functools.cache
-def ground(path: Path) -> dict:
-    """The names that a notebook's exercises stand on, each cell run once for all of them."""
-    cells, namespace = cells_of(path), {"__name__": "__main__"}
-    found = exercises(cells)
-    own = {cell for one in found for cell in (one.solution, one.check)}
-    for cell in sorted({cell for one in found for cell in foundation(cells, one)} - own):
-        run(source(cells[cell]), namespace, cell)
-    return namespace
+def ground_of(path: Path) -> dict:
+    return ground(cells_of(path))
 
 
 @pytest.fixture
@@ -64,7 +50,7 @@ def quiet_figures():
 def test_the_check_fails_on_the_stub_with_a_hint_and_passes_on_the_solution(path, one):
     solved = cells_of(path)
     student = student_edition({"cells": solved})["cells"]
-    namespace = dict(ground(path))
+    namespace = dict(ground_of(path))
     check = source(solved[one.check])
 
     run(source(student[one.solution]), namespace, one.solution)
@@ -79,11 +65,6 @@ def test_the_check_fails_on_the_stub_with_a_hint_and_passes_on_the_solution(path
     run(f"def {name}(*args, **kwargs): return None", namespace, one.solution)
     with pytest.raises((AssertionError, TypeError, AttributeError)):
         run(check, namespace, one.check)
-
-
-def defined(cell: dict) -> str:
-    """The function that an exercise asks for: the one around the marker."""
-    return source(cell).split(BEGIN)[0].rsplit("def ", 1)[1].split("(")[0]
 
 
 @pytest.mark.parametrize("path", notebooks(), ids=lambda path: path.stem)
@@ -112,6 +93,46 @@ def test_make_student_writes_every_notebook(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert [Path(line).name for line in done.stdout.split()] == sorted(path.name for path in notebooks())
     assert all("were not executed" in complaints(Path(line))[0] for line in done.stdout.split())
+
+
+NOISE = next(path for path in notebooks() if path.name.startswith("01-"))
+
+
+def handed_in(folder: Path, change) -> Path:
+    """Notebook 01's student edition, its cells changed, under another name."""
+    edition = student_edition(json.loads(NOISE.read_text("utf-8")))
+    change(edition["cells"])
+    path = folder / "somebody.ipynb"
+    path.write_text(json.dumps(edition), "utf-8")
+    return path
+
+
+def test_a_hand_in_is_judged_by_its_answers_and_our_checks(tmp_path):
+    ours = cells_of(NOISE)
+    one, two, *_ = exercises(ours)
+
+    def answers(cells):
+        cells[one.solution]["source"] = source(ours[one.solution])
+        cells[one.check]["source"] = "raise SystemExit"  # a check of the student's own is not run
+        cells[two.solution]["source"] = f"def {defined(ours[two.solution])}(*args): return 1 / 0"
+        cells.insert(3, code("1 / 0"))  # nor any other cell
+
+    lines = grade(handed_in(tmp_path, answers))
+    assert len(lines) == len(exercises(ours))
+    assert lines[0] == "exercise 1: passed"
+    assert lines[1].startswith("exercise 2: ZeroDivisionError")
+    assert all(line.endswith(": not tried") for line in lines[2:])
+
+
+def test_grading_says_what_is_no_hand_in_and_goes_on(tmp_path):
+    (tmp_path / "empty.ipynb").write_text('{"cells": []}')
+    (tmp_path / "words.ipynb").write_text("words")
+    files = [str(tmp_path / f"{name}.ipynb") for name in ("empty", "words", "missing")]
+    done = subprocess.run([sys.executable, "tools/grade.py", *files], cwd=ROOT, capture_output=True, text=True)
+    first, second, third = done.stdout.splitlines()
+    assert "no title of a notebook of the course" in first
+    assert "words.ipynb: " in second
+    assert "it is no notebook" in third
 
 
 def text(words: str) -> dict:

@@ -1,12 +1,11 @@
 """What a run shows: the progress bar, CSVs with one line a step, the loss as a picture, TensorBoard if it is there."""
 
 import csv
-import resource
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 from tqdm import tqdm
 
@@ -121,10 +120,9 @@ def running_mean(values: list[float], width: int) -> list[float]:
 
 
 def memory() -> float:
-    """Peak memory of this process in GB (of the GPU, if one is used)."""
+    """This process's memory in GB (of the GPU, if one is used: the peak)."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # macOS counts bytes, Linux kilobytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return psutil.Process().memory_info().rss / 2**30

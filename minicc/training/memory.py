@@ -1,10 +1,10 @@
 """What a run will need, said before it starts: weights, gradients, optimizer, activations."""
 
 import copy
-import os
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -103,4 +103,4 @@ def available(device: torch.device) -> int:
     """Bytes that are free on the device, or in the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return psutil.virtual_memory().available
