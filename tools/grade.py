@@ -67,10 +67,11 @@ def verdicts(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -
             run(code, namespace, one.solution)
             run(source(ours[one.check]), namespace, one.check)
             lines.append(f"exercise {one.number}: passed")
-        except NotImplementedError:
-            lines.append(f"exercise {one.number}: not tried")
-        except Exception as problem:  # whatever a student's code may raise
-            lines.append(f"exercise {one.number}: {type(problem).__name__}: {problem}")
+        except (Exception, SystemExit) as problem:  # whatever a student's code may raise
+            words = " ".join(str(problem).split())
+            untouched = isinstance(problem, NotImplementedError) and words.startswith(f"Exercise {one.number},")
+            verdict = "not tried" if untouched else f"{type(problem).__name__}: {words}"
+            lines.append(f"exercise {one.number}: {verdict}")
     return lines
 
 
@@ -84,10 +85,10 @@ def original(cells: Sequence[dict[str, Any]]) -> Path:
 
 
 def grade(path: Path) -> list[str]:
-    """The verdicts on one file. Raises ValueError, also for what is no notebook."""
+    """The verdicts on one file. Raises ValueError for what is no notebook of ours."""
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
-    except (OSError, KeyError, TypeError) as problem:
+    except (OSError, KeyError, TypeError, ValueError) as problem:
         raise ValueError(f"it is no notebook ({problem})") from problem
     return verdicts(json.loads(original(cells).read_text("utf-8"))["cells"], cells)
 

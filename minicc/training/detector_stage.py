@@ -1,6 +1,6 @@
 """The stage that trains the clothing detector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,8 @@ class DetectorStage(Stage):
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1], index (B, H, W) of CLASSES."""
-        where = 2 * draws.rand(len(batch["index"]) * POINTS * 2).view(-1, POINTS, 1, 2) - 1
+        count, *size = batch["index"].shape
+        where = centres(draws.rand(count * POINTS * 2).view(-1, POINTS, 1, 2), size)
         maps = features(self.sd, batch["image"], self.detector.t, self.empty)
         logits = self.detector([at(m, where) for m in maps])  # (heads, B, classes, POINTS, 1)
         index = at(batch["index"][:, None].float(), where, "nearest")[:, 0].long()
@@ -141,7 +142,7 @@ def fit(
     maps: pictures → feature maps; images: (N, 3, H, W) in [-1, 1]; index: (N, H, W) of CLASSES.
     """
     points = max(16, min(POINTS, ALL_POINTS // len(images)))
-    where = Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2) * 2 - 1
+    where = centres(Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2), index.shape[-2:])
     parts = zip(images.split(8), where.split(8), strict=True)
     known = [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)]
     labels = at(index[:, None].float(), where, "nearest")[:, 0].long()  # (N, points, 1)
@@ -157,6 +158,12 @@ def fit(
     return detector.eval().requires_grad_(False)
 
 
+def centres(u: Tensor, size: Sequence[int]) -> Tensor:
+    """Uniform numbers (…, 2) in [0, 1) → the middles of pixels of a picture of (H, W), x and y in [-1, 1]."""
+    sides = torch.tensor(size[::-1])
+    return (2 * (u * sides).floor() + 1) / sides - 1
+
+
 def at(m: Tensor, where: Tensor, mode: str = "bilinear") -> Tensor:
     """A map (N, C, h, w) at places of its pictures, (N, points, 1, 2) in [-1, 1]: as if enlarged, then read there."""
-    return F.grid_sample(m, where.to(m), mode=mode, padding_mode="border", align_corners=False)
+    return F.grid_sample(m.float(), where.to(m.device), mode=mode, padding_mode="border", align_corners=False)

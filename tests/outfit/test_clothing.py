@@ -18,7 +18,7 @@ from minicc.outfit.clothing import Clothes, ClothingDetector, features
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
 from minicc.small import small_stable_diffusion
-from minicc.training.detector_stage import DetectorStage, at, fit
+from minicc.training.detector_stage import DetectorStage, at, centres, fit
 from minicc.training.draws import Draws
 
 
@@ -147,6 +147,16 @@ def test_a_map_read_at_a_place_is_the_enlarged_map_there():
     centres = (torch.arange(8) + 0.5) / 4 - 1
     where = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(1, 64, 1, 2).expand(2, -1, -1, -1)
     torch.testing.assert_close(at(m, where)[..., 0].view(2, 3, 8, 8), large)
+
+
+def test_points_are_the_middles_of_pixels_where_maps_and_labels_are_exact():
+    index = torch.arange(6 * 4).view(1, 1, 6, 4)  # (B, 1, H, W), each pixel its own number
+    u = torch.rand(1, 500, 1, 2, generator=torch.Generator().manual_seed(0))
+    where = centres(u, (6, 4))
+    exact = index[0, 0, (6 * u[0, :, 0, 1]).long(), (4 * u[0, :, 0, 0]).long()]
+    for mode in ("nearest", "bilinear"):
+        torch.testing.assert_close(at(index.float(), where, mode)[0, 0, :, 0], exact.float(), rtol=0, atol=1e-4)
+    assert exact.unique().numel() == 24
 
 
 def test_without_part_labels_skin_and_hair_may_be_called_what_they_are(sd):
