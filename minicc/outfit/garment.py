@@ -17,6 +17,7 @@ from minicc.models.garment_ways import look
 from minicc.pipeline import StableDiffusion
 
 MARGIN = 0.06  # of the side, around the garment
+GROUND = 0.8  # of the border that has one colour, at least: a sleeve may be cut off by it
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of the garment is at least
 
 
@@ -71,7 +72,7 @@ def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:
     alpha = np.asarray(garment.convert("RGBA"))[..., 3]
     if alpha.min() < 128:
         return picture, alpha >= 128
-    ground = plain_ground(picture)
+    ground = plain_ground(picture, share=GROUND)
     if ground is None:
         raise PictureError(
             "the garment's ground is busy: cut the garment out (transparent PNG), or show it on one plain colour"

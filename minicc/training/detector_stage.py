@@ -16,6 +16,7 @@ from minicc.data.samples import CLASSES, CLOTHES, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
 from minicc.models.zero_conv import lock
 from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.garment import garment_picture
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
@@ -80,7 +81,7 @@ class DetectorStage(Stage):
 class Parts(Dataset):
     """Pictures with their part masks, and now and then a garment alone, as a shop shows it; half of them mirrored.
 
-    From the latter the detector learns to tell what a garment is from its own picture.
+    From the latter the detector learns to tell what a garment is from its own picture, laid as `kind_of` lays it.
     """
 
     def __init__(self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = 0.25):
@@ -95,13 +96,19 @@ class Parts(Dataset):
         index, position = key
         mirror, which = rng(self.seed, position, 3).random(2)
         if self.worn and which < self.flats:
-            image = in_range(self.worn["flat"][index])
+            image = laid(self.worn["flat"][index])
             parts = alone(image, int(self.worn["slot"][index]))
         else:
             image, parts = in_range(self.dolls["image"][index]), self.dolls["index"][index]
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": f"doll {index}"}
+
+
+def laid(flat: Tensor) -> Tensor:
+    """A garment's picture, (3, H, H) uint8, as `placed` lays it: in the middle, as large as fits. In [-1, 1]."""
+    picture = Image.fromarray(flat.permute(1, 2, 0).numpy())
+    return to_tensor(garment_picture(picture, picture.width))[0]
 
 
 def alone(flat: Tensor, number: int) -> Tensor:

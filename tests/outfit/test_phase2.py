@@ -171,6 +171,12 @@ def test_a_garment_lies_on_white_in_the_middle_whatever_its_picture_was():
         assert abs(other - made[0]).mean() < 4
 
 
+def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
+    sheet = Image.new("RGB", (40, 40), "white")
+    sheet.paste("red", (0, 4, 40, 16))  # both ends on the border: 15 % of it
+    assert placed(sheet, 64).shown.sum() > 0
+
+
 @pytest.mark.parametrize(
     ("sheet", "words"),
     [
