@@ -195,12 +195,13 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
-    sd, held_out = load(a.sd or "tiny", device=a.device, prediction=a.prediction), None
+    sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
+    data: Dataset
     if a.data:
-        data: Dataset = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed)
+        data, held_out = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed), None
     else:
         data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
-    first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])  # type: ignore[arg-type]
+    first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
     maps = features(sd, first)
     detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
     detector.measure(maps)

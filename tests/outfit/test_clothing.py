@@ -11,14 +11,16 @@ from PIL import Image
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.samples import CLASSES
+from minicc.data.tensors import to_tensor
 from minicc.errors import Error, PictureError
 from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import class_ious, clothes_iou, colour_of, iou, parts_of
 from minicc.outfit.clothing import Clothes, ClothingDetector, features
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
+from minicc.outfit.garment import garment_picture
 from minicc.small import small_stable_diffusion
-from minicc.training.detector_stage import DetectorStage, at, centres, fit
+from minicc.training.detector_stage import DetectorStage, Parts, at, centres, fit, laid
 from minicc.training.draws import Draws
 
 
@@ -147,6 +149,17 @@ def test_a_map_read_at_a_place_is_the_enlarged_map_there():
     centres = (torch.arange(8) + 0.5) / 4 - 1
     where = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1).view(1, 64, 1, 2).expand(2, -1, -1, -1)
     torch.testing.assert_close(at(m, where)[..., 0].view(2, 3, 8, 8), large)
+
+
+def test_a_garment_alone_is_shown_to_the_detector_as_it_is_asked_about_it():
+    doll = dolls.draw(0, size=64)
+    garment = doll.flat(doll.slots[0])
+    flat = torch.from_numpy(np.array(garment.convert("RGB"))).permute(2, 0, 1)
+    assert torch.equal(laid(flat), to_tensor(garment_picture(garment, 64))[0])
+    worn = {"flat": flat[None], "slot": torch.tensor([1])}
+    sample = Parts({"image": flat[None], "index": torch.zeros(1, 64, 64)}, 0, worn, flats=1.0)[0, 0]
+    assert any(torch.equal(sample["image"], picture) for picture in (laid(flat), laid(flat).flip(-1)))
+    assert set(sample["index"].unique().tolist()) == {0, 1}
 
 
 def test_points_are_the_middles_of_pixels_where_maps_and_labels_are_exact():
