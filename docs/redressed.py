@@ -14,18 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 import minicc
-from minicc.data.tensors import mask_tensor, to_tensor
+from minicc.data.tensors import mask_tensor, to_tensors
 from minicc.evaluation.swaps import swaps
 from minicc.evaluation.wears import wears
 from minicc.training.stages import MAGENTA, grid
 
 N, STEPS = 6, 30
 HERE = Path(__file__).parent
-
-
-def row(images: Iterable[Image.Image]) -> Tensor:
-    """(N, 3, 128, 128) in [-1, 1]."""
-    return torch.cat([to_tensor(image) for image in images])
 
 
 def hidden(characters: Tensor, masks: Iterable[Image.Image]) -> Tensor:
@@ -40,8 +35,13 @@ asked = swaps(N, 0)
 made = [
     minicc.phase1.generate(sd, phase1, q.character, q.mask, q.prompt, steps=STEPS, seed=i) for i, q in enumerate(asked)
 ]
-characters = row(q.character for q in asked)
-rows = [characters, hidden(characters, (m.mask for m in made)), row(m.image for m in made), row(q.truth for q in asked)]
+characters = to_tensors(q.character for q in asked)
+rows = [
+    characters,
+    hidden(characters, (m.mask for m in made)),
+    to_tensors(m.image for m in made),
+    to_tensors(q.truth for q in asked),
+]
 grid(rows).save(HERE / "phase1.png")
 print(*(q.prompt for q in asked), sep="\n")
 
@@ -50,7 +50,7 @@ made = [
     minicc.phase2.generate(sd, phase2, q.character, q.garment, detector=detector, steps=STEPS, seed=i)
     for i, q in enumerate(given)
 ]
-characters = row(q.character for q in given)
-rows = [characters, row(q.garment for q in given), hidden(characters, (m.mask for m in made))]
-grid([*rows, row(m.image for m in made), row(q.truth for q in given)]).save(HERE / "phase2.png")
+characters = to_tensors(q.character for q in given)
+rows = [characters, to_tensors(q.garment for q in given), hidden(characters, (m.mask for m in made))]
+grid([*rows, to_tensors(m.image for m in made), to_tensors(q.truth for q in given)]).save(HERE / "phase2.png")
 print(*(f"ΔE {m.colour_error:.0f}; {m.notes[0]}" for m in made), sep="\n")

@@ -138,6 +138,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
         "--vae", type=Path, help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]"
     )
     p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
+    p.add_argument("--detector", help="detector: a trained one to go on from, tiny or a folder [new]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")

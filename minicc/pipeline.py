@@ -285,15 +285,17 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     prediction: str | None = None,
+    look: bool = True,
 ) -> StableDiffusion:
     """A Stable Diffusion: "tiny" (shipped), a CompVis .safetensors or .ckpt, a diffusers folder, or a hub id.
 
     device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
-    prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. Raises WeightsError.
+    prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. look: at every number, for NaN; False
+    loads a file that you trust faster. Raises WeightsError.
     """
     device = usable(device) if device else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else None)
-    parts = load_stable_diffusion(source, device, dtype, prediction)
+    parts = load_stable_diffusion(source, device, dtype, prediction, look=look)
     pad = 0 if parts.family.startswith("sd2") and parts.tokenizer_source is None else None
     return StableDiffusion(
         unet=lock(parts.unet),

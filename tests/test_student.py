@@ -15,7 +15,7 @@ import pytest
 from tests.notebooks import ROOT, notebooks
 from tools.check_notebooks import complaints
 from tools.exercises import BEGIN, END, exercises, foundation, source
-from tools.grade import defined, grade, ground, run
+from tools.grade import defined, grade, ground, main, run
 from tools.student import IN_PLACE, plain, student_edition
 
 
@@ -117,11 +117,25 @@ def test_a_hand_in_is_judged_by_its_answers_and_our_checks(tmp_path):
         cells[two.solution]["source"] = f"def {defined(ours[two.solution])}(*args): exit()"
         cells.insert(3, code("1 / 0"))  # nor any other cell
 
-    lines = grade(handed_in(tmp_path, answers))
+    lines = list(grade(handed_in(tmp_path, answers)))
     assert len(lines) == len(exercises(ours))
     assert lines[0] == "exercise 1: passed"
     assert lines[1].startswith("exercise 2: SystemExit")
     assert all(line.endswith(": not tried") for line in lines[2:])
+
+
+def test_what_was_known_before_a_hand_in_died_is_told(tmp_path, capsys):
+    ours = cells_of(NOISE)
+    one, two, *_ = exercises(ours)
+
+    def answers(cells):
+        cells[one.solution]["source"] = source(ours[one.solution])
+        cells[two.solution]["source"] = f"import os\ndef {defined(ours[two.solution])}(*args): os._exit(3)"
+
+    main(str(handed_in(tmp_path, answers)))
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.endswith("exercise 1: passed")
+    assert "died" in last
 
 
 def test_grading_says_what_is_no_hand_in_and_goes_on(tmp_path):

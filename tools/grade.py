@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,23 @@ def answer(cells: Sequence[dict[str, Any]], name: str) -> str | None:
     return written[-1] if written else None
 
 
-def verdicts(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> list[str]:
-    """One line an exercise: passed, not tried, or what went wrong, with the check's hint."""
-    base, lines = ground(ours), []
+def verdicts(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """One line an exercise, as soon as it is known: passed, not tried, or what went wrong, with the check's hint."""
+    base = ground(ours)
     for one in exercises(ours):
         code, namespace = answer(theirs, defined(ours[one.solution])), dict(base)
         if code is None:
-            lines.append(f"exercise {one.number}: missing")
+            yield f"exercise {one.number}: missing"
             continue
         try:
             run(code, namespace, one.solution)
             run(source(ours[one.check]), namespace, one.check)
-            lines.append(f"exercise {one.number}: passed")
+            verdict = "passed"
         except (Exception, SystemExit) as problem:  # whatever a student's code may raise
             words = " ".join(str(problem).split())
             untouched = isinstance(problem, NotImplementedError) and words.startswith(f"Exercise {one.number},")
             verdict = "not tried" if untouched else f"{type(problem).__name__}: {words}"
-            lines.append(f"exercise {one.number}: {verdict}")
-    return lines
+        yield f"exercise {one.number}: {verdict}"
 
 
 def original(cells: Sequence[dict[str, Any]]) -> Path:
@@ -84,7 +83,7 @@ def original(cells: Sequence[dict[str, Any]]) -> Path:
     return found[0]
 
 
-def grade(path: Path) -> list[str]:
+def grade(path: Path) -> Iterator[str]:
     """The verdicts on one file. Raises ValueError for what is no notebook of ours."""
     try:
         cells = json.loads(path.read_text("utf-8"))["cells"]
@@ -93,15 +92,16 @@ def grade(path: Path) -> list[str]:
     return verdicts(json.loads(original(cells).read_text("utf-8"))["cells"], cells)
 
 
-def main(*paths: str) -> int:
+def main(*paths: str, seconds: float = SECONDS) -> int:
     """Each file in a process of its own, so that one which hangs or dies stops no other."""
     for path in paths:
         command = [sys.executable, __file__, "--here", path]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-            lines = done.stdout.splitlines() or [f"died: {(done.stderr.splitlines() or ['no word'])[-1]}"]
-        except subprocess.TimeoutExpired:
-            lines = [f"not done within {SECONDS} s"]
+            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+            words = (done.stderr.decode().splitlines() or ["no word"])[-1]
+            lines = done.stdout.decode().splitlines() + ([f"died: {words}"] if done.returncode else [])
+        except subprocess.TimeoutExpired as late:
+            lines = [*(late.stdout or b"").decode().splitlines(), f"not done within {seconds} s"]
         print(*(f"{path}: {line}" for line in lines), sep="\n")
     return 0 if paths else 1
 
@@ -112,7 +112,8 @@ def here(path: str) -> int:
 
     plt.switch_backend("agg")
     try:
-        print(*grade(Path(path)), sep="\n")
+        for line in grade(Path(path)):
+            print(line, flush=True)  # known even if the next exercise hangs
     except ValueError as problem:
         print(problem)
     return 0

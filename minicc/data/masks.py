@@ -7,13 +7,21 @@ the clothes: strokes, a loose or a tight outline, a box, a part of the garment. 
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
+from torch import Tensor
 
 from minicc.errors import PictureError
 
+Mask = TypeVar("Mask", np.ndarray, Tensor)
 Painter = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (H, W) bool, draws → (H, W) bool
+
+
+def clothes_in(index: Mask) -> Mask:
+    """A part mask (…, H, W) → True where it shows clothes, shoes, a hat or an accessory."""
+    return (index > 0) & (index < 6)
 
 
 def paint(layer: np.ndarray, rng: np.random.Generator, kind: str | None = None) -> np.ndarray:

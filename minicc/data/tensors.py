@@ -1,5 +1,7 @@
 """Pictures and masks as tensors and back: PIL at the surface, (B, C, H, W) in [-1, 1] inside."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from PIL import Image
@@ -19,6 +21,11 @@ def to_tensor(image: Image.Image) -> Tensor:
     """A picture of any mode → (1, 3, H, W) in [-1, 1]."""
     array = np.asarray(on_white(image), dtype=np.float32)  # (H, W, 3)
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1)[None]  # (1, 3, H, W)
+
+
+def to_tensors(images: Iterable[Image.Image]) -> Tensor:
+    """Pictures of one size → (B, 3, H, W) in [-1, 1]."""
+    return torch.cat([to_tensor(image) for image in images])
 
 
 def to_image(x: Tensor) -> Image.Image:

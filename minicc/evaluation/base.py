@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import trange
 
 from minicc.data.dolls import CLOTHES, FACTS, Doll, draw
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import to_tensor, to_tensors
 from minicc.diffusion.ddim import ddim_invert, ddim_sample
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
@@ -77,7 +77,7 @@ def test_dolls(first: int, n: int) -> list[Doll]:
 
 def pictures(dolls: Sequence[Doll]) -> Tensor:
     """(n, 3, 128, 128) in [-1, 1]."""
-    return torch.cat([to_tensor(doll.image) for doll in dolls])
+    return to_tensors(doll.image for doll in dolls)
 
 
 def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance: float, seed: int) -> Tensor:

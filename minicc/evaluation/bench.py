@@ -4,11 +4,13 @@ import platform
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import to_image, to_tensor
 from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
@@ -20,6 +22,7 @@ from minicc.models.tokenizer import load_tokenizer
 from minicc.models.unet import UNet
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
+from minicc.outfit import phase1, phase2
 from minicc.pipeline import Hinted, StableDiffusion, default_device
 from minicc.training.tiny import UNET, VAE_CONFIG
 
@@ -174,6 +177,24 @@ def overhead_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
     return compare(what, with_control, without, 1.34, rounds, memory_goal=1.23, held=(weights + 4 * copy, 4 * weights))
 
 
+def garment_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: int) -> Row:
+    """Dressing a character from a garment's picture against redressing it from a sentence, both ours."""
+    character = to_image(noise(1, 3, sd.side, sd.side, like=torch.empty(0)) * 2 - 1)
+    mask = np.zeros((sd.side, sd.side), bool)
+    middle = slice(sd.side // 4, 3 * sd.side // 4)
+    mask[middle, middle] = True
+    garment = Image.fromarray(np.where(mask[..., None], (200, 30, 60), 255).astype(np.uint8))
+
+    def wear() -> None:
+        phase2.generate(sd, control, character, garment, mask=mask, steps=steps)
+
+    def redress() -> None:
+        phase1.generate(sd, control, character, mask, "a red dress", steps=steps)
+
+    what = f"{steps} steps of phase 2 over phase 1"
+    return compare(what, wear, redress, 1.25, rounds, memory_goal=1.25)
+
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -193,6 +214,7 @@ def bench(
         yield from map(str, unet_rows(sd.unet.config, size, DTYPES[dtype], place, batch, rounds))
     slow = size == "full" and place.type == "cpu"
     yield str(sampling_row(sd, ControlNet.from_unet(sd.unet), 5 if slow else 50, rounds))
+    yield str(garment_row(sd, ControlNet.from_unet(sd.unet), 5 if slow else 50, rounds))
     yield str(training_row(sd, batch, rounds))
     yield str(overhead_row(sd, batch, rounds))
 

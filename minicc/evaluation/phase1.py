@@ -8,11 +8,10 @@ ControlNet; "blind", the ControlNet with a blank hint; "mean", the mean colour o
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image
 
 from minicc.data.dolls import CLOTHES, FACTS
-from minicc.data.tensors import on_white, to_tensor
+from minicc.data.tensors import on_white, to_tensors
 from minicc.evaluation.edits import average, colours_right, mean_delta_e, outline_share, outside_change, seam
 from minicc.evaluation.fills import fills
 from minicc.evaluation.reader import AttributeReader
@@ -51,7 +50,7 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     uncovered_delta_e: the same where the old outfit was and the new one is not. shape_change: of the swaps of length,
     those read right and with no trace of the old outline.
     """
-    read = reader.read(torch.cat([to_tensor(picture) for picture in pictures])).numpy()  # (n, facts)
+    read = reader.read(to_tensors(pictures)).numpy()  # (n, facts)
     right = Answers([s.after for s in asked]).right(read)
     seen = [np.asarray(on_white(picture)) for picture in pictures]
     truth = [np.asarray(on_white(s.truth)) for s in asked]

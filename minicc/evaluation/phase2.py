@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from minicc.data.dolls import FACTS
-from minicc.data.tensors import on_white, to_tensor
+from minicc.data.tensors import on_white, to_tensor, to_tensors
 from minicc.evaluation.edits import average, mean_delta_e, outside_change
 from minicc.evaluation.fills import redressed
 from minicc.evaluation.metrics import ssim_map
@@ -117,7 +117,7 @@ def figures(
     than to that of another of the same kind. outside_max: the largest change outside the mask used, RGBA, of 255.
     """
     seen, aim, truth = ([np.asarray(on_white(p)) for p in ps] for ps in (pictures, goal, [one.truth for one in asked]))
-    read = reader.read(torch.cat([to_tensor(picture) for picture in pictures])).numpy()
+    read = reader.read(to_tensors(pictures)).numpy()
     triples = list(zip(seen, aim, truth, asked, strict=True))
     return {
         **{name: float(np.mean(right)) for name, right in facts_right(read, asked).items()},

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from minicc.data.dolls import SLOTS, Doll, Garment, Outfit, draw, random_garment, random_outfit
-from minicc.data.masks import paint
+from minicc.data.masks import clothes_in, paint
 from minicc.evaluation.base import FIRST, Question
 from minicc.training.draws import rng
 
@@ -63,7 +63,7 @@ def masked(before: Doll, outfit: Outfit, number: int, random: np.random.Generato
 
 def clothed(doll: Doll) -> np.ndarray:
     """(H, W) bool: where its clothes are."""
-    return (doll.index > 0) & (doll.index < 6)
+    return clothes_in(doll.index)
 
 
 def outfit_with(random: np.random.Generator, slot: str, garment: Garment) -> Outfit:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from minicc.data.dolls import Doll
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import to_tensors
 from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import bytes_of, psnr, ssim
@@ -21,7 +21,7 @@ def evaluate_vae(vae: VAE, n: int = 200, seed: int = 0) -> Figures:
 
 def garments(dolls: Sequence[Doll]) -> Tensor:
     """A garment of each doll as a shop shows it: (n, 3, 128, 128) in [-1, 1]."""
-    return torch.cat([to_tensor(doll.flat(doll.slots[i % len(doll.slots)])) for i, doll in enumerate(dolls)])
+    return to_tensors(doll.flat(doll.slots[i % len(doll.slots)]) for i, doll in enumerate(dolls))
 
 
 def likeness(vae: VAE, images: Tensor, name: str) -> dict[str, float]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from minicc.data.dolls import Doll, Garment, draw, random_garment
 from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
-from minicc.data.tensors import to_image, to_tensor
+from minicc.data.tensors import to_image, to_tensor, to_tensors
 from minicc.errors import PictureError
 from minicc.evaluation.base import FIRST, Question
 from minicc.models.controlnet import ControlNet
@@ -121,7 +121,7 @@ def dressed(
     for start in tqdm(range(0, len(todo), BATCH), desc=name):
         part = todo[start : start + BATCH]
         ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in part]
-        garments = torch.cat([to_tensor(placed(asked[i].garment, sd.side).picture) for i in part])
+        garments = to_tensors(placed(asked[i].garment, sd.side).picture for i in part)
         results = phase2.batch(sd, control, ready, garments, [asked[i].seed for i in part], **options)  # type: ignore[arg-type]
         made |= {i: result.image for i, result in zip(part, results, strict=True)}
     return [made.get(i, one.character) for i, one in enumerate(asked)]

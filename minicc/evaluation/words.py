@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from minicc.data.dolls import draw
+from minicc.data.masks import clothes_in
 from minicc.evaluation.base import pictures
 from minicc.models.attention_maps import probabilities
 from minicc.models.blocks import Recording, keys_values, transformers
@@ -73,7 +74,7 @@ def words_curve(
     for count in labels:
         dolls = [draw(i) for i in range(min(count, 100))]  # one number is learned: more would not change it
         known = torch.cat([clothes_maps(sd, x) for x in pictures(dolls).split(batch)])
-        worn = torch.stack([torch.from_numpy((doll.index > 0) & (doll.index < 6)) for doll in dolls])
+        worn = torch.stack([torch.from_numpy(clothes_in(doll.index)) for doll in dolls])
         found = maps > best_threshold(known, worn)
         curve[str(count)] = ((found & clothes).sum() / (found | clothes).sum().clamp(min=1)).item()
     return curve

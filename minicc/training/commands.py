@@ -203,8 +203,12 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
     first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
     maps = features(sd, first)
-    detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
-    detector.measure(maps)
+    if a.detector:
+        detector = ClothingDetector.load(a.detector)
+        detector.heads.requires_grad_(True)
+    else:
+        detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
+        detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data)
     announce(stage, data, config)
     train(stage, data, config, held_out)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minicc.data.masks import paint
+from minicc.data.masks import clothes_in, paint
 from minicc.training.draws import rng
 
 Key = tuple[int, int]  # (index, position), from draws.Order
@@ -30,7 +30,7 @@ class Pictures(Dataset):
             image = self.dolls["flat"][index]
             clothes = (image < 255).any(0)
         else:
-            image, clothes = self.dolls["image"][index], worn(self.dolls["index"][index])
+            image, clothes = self.dolls["image"][index], clothes_in(self.dolls["index"][index])
         if mirror < 0.5:
             image, clothes = image.flip(-1), clothes.flip(-1)
         return {"image": in_range(image), "clothes": clothes[None], "name": f"doll {index}"}
@@ -68,7 +68,7 @@ class Dressed(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {
             "image": in_range(self.dolls["image"][index]),
-            "mask": (worn(self.dolls["index"][index]) | (self.others[index] > 0)).float()[None],
+            "mask": (clothes_in(self.dolls["index"][index]) | (self.others[index] > 0)).float()[None],
             "caption": self.outfits[index],
             "name": f"doll {index}",
         }
@@ -103,11 +103,6 @@ class Painted(Dataset):
         if layer.any():
             sample["mask"] = torch.from_numpy(paint(layer, random).astype(np.float32))[None]
         return sample | {"latents": self.latents[index, mirrored], "context": self.context[index]}
-
-
-def worn(index: Tensor) -> Tensor:
-    """A part mask → True where it shows clothes, shoes, a hat or an accessory."""
-    return (index > 0) & (index < 6)
 
 
 def in_range(image: Tensor) -> Tensor:

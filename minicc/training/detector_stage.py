@@ -11,6 +11,7 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from minicc.data.dolls.scenes import BACKGROUNDS, background
 from minicc.data.folder import PictureFolder, square
 from minicc.data.samples import CLASSES, CLOTHES, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
@@ -79,14 +80,18 @@ class DetectorStage(Stage):
 
 
 class Parts(Dataset):
-    """Pictures with their part masks, and now and then a garment alone, as a shop shows it; half of them mirrored.
+    """Pictures with their part masks, now and then a garment alone, as a shop shows it, or nobody; half mirrored.
 
-    From the latter the detector learns to tell what a garment is from its own picture, laid as `kind_of` lays it.
+    From a garment alone the detector learns to tell what it is from its own picture, laid as `kind_of` lays it; from a
+    background alone, that there may be nothing to find.
     """
 
-    def __init__(self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = 0.25):
-        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any."""
-        self.dolls, self.seed, self.worn = dolls, seed, worn
+    def __init__(
+        self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = 0.25,
+        nobody: float = 0.05,
+    ):  # fmt: skip
+        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any; nobody: of backgrounds."""
+        self.dolls, self.seed, self.worn, self.nobody = dolls, seed, worn, nobody
         self.flats = flats if worn else 0.0
 
     def __len__(self) -> int:
@@ -94,8 +99,12 @@ class Parts(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        mirror, which = rng(self.seed, position, 3).random(2)
-        if self.worn and which < self.flats:
+        random = rng(self.seed, position, 3)
+        mirror, which = random.random(2)
+        if which > 1 - self.nobody:
+            image = in_range(scene(random, self.dolls["image"].shape[-1]))
+            parts = torch.zeros_like(self.dolls["index"][index])
+        elif self.worn and which < self.flats:
             image = laid(self.worn["flat"][index])
             parts = alone(image, int(self.worn["slot"][index]))
         else:
@@ -103,6 +112,12 @@ class Parts(Dataset):
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": f"doll {index}"}
+
+
+def scene(random: np.random.Generator, size: int) -> Tensor:
+    """A background that dolls stand on, without one: (3, size, size) uint8. Half of them get another tint."""
+    picture = background(str(random.choice(BACKGROUNDS[1:])), size)
+    return torch.from_numpy(picture.transpose(2, 0, 1)[random.permutation(3) if random.random() < 0.5 else slice(3)])
 
 
 def laid(flat: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from minicc.data import dolls
 from minicc.data.dolls.facts import numbers
 from minicc.data.dolls.wardrobe import CLASSES
+from minicc.data.masks import clothes_in
 from minicc.data.tensors import on_white
 from minicc.errors import Error
 from minicc.training.cache import digest_of, kept
@@ -102,7 +103,7 @@ def other(job: Job) -> Row:
     doll = dolls.draw(seed, size=size, split=split)
     combinations = "seen" if split == "train" else "any"
     index = doll.wearing(dolls.random_outfit(np.random.default_rng([doll.words, 3]), combinations)).index
-    return {"other": ((index > 0) & (index < 6)).astype(np.uint8)}
+    return {"other": clothes_in(index).astype(np.uint8)}
 
 
 def worn(job: Job) -> Row:

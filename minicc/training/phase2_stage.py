@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minicc.data.masks import paint
-from minicc.data.tensors import to_image, to_tensor
+from minicc.data.tensors import to_image, to_tensors
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
@@ -74,7 +74,7 @@ class Phase2Stage(Phase1Stage):
             for x, m, g in zip(images, masks, garments, strict=True)
         ]
         hints = make_hint(images, masks).clamp(min=0) * 2 - 1
-        return grid([images, garments, hints, torch.cat([to_tensor(p) for p in made])])
+        return grid([images, garments, hints, to_tensors(made)])
 
 
 def attention_loss(control: ControlNet, recording: Recording, garment: KeysValues, where: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from minicc.data.tensors import to_image, to_tensor
+from minicc.data.tensors import to_image, to_tensors
 from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.models.controlnet import ControlNet, trainable
@@ -199,7 +199,7 @@ class BaseStage(Stage):
             return None
         pictures = self.sd.generate(self.shown, steps=25, guidance=4.0, seed=0)
         half = (len(pictures) + 1) // 2
-        return grid([torch.cat([to_tensor(p) for p in row]) for row in (pictures[:half], pictures[half:]) if row])
+        return grid([to_tensors(row) for row in (pictures[:half], pictures[half:]) if row])
 
 
 def grid(rows: list[Tensor]) -> Image.Image:

@@ -34,22 +34,24 @@ def build(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     release: Callable[[], None] = keep,
+    look: bool = True,
 ) -> M:
     """A module without memory (the meta device), then filled with `state`, strictly; in evaluation mode.
 
     make: makes the module. name: what to call the weights in an error. device: None is the CPU. dtype: None is the
     widest that the state has; where neither changes, the module's parameters *are* the given tensors. release: called
-    now and then when numbers were copied, to let go of the file's pages.
+    now and then when numbers were copied, to let go of the file's pages. look: False trusts the numbers unseen.
     Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
     dtype = dtype or widest(state)
     copied = copies(state, device, dtype)
-    with numbers_looked_at({} if copied else state, name) as check_numbers:  # while the module is made
+    with numbers_looked_at(state if look and not copied else {}, name) as check_numbers:  # while the module is made
         with torch.device("meta"):
             module = make()
         check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
         check_numbers()
-    ours = placed(looked_at(state, name), device, dtype, release) if copied else placed(state.items(), device, dtype)
+    items = looked_at(state, name) if look and copied else state.items()
+    ours = placed(items, device, dtype, release if copied else keep)
     module.load_state_dict(ours, strict=True, assign=True)
     for path, buffer in module.named_buffers():
         if buffer.is_meta:  # transformers' one buffer, which is in no file

@@ -126,18 +126,21 @@ def load_stable_diffusion(
     vae: Source | VAE | None = None,
     text_encoder: Source | nn.Module | None = None,
     ema: bool = False,
+    look: bool = True,
 ) -> Parts:
     """U-Net, VAE, text encoder and schedule of SD 1.x or 2.x, from a CompVis file, a diffusers folder or a hub id.
 
     prediction: "epsilon" or "v_prediction"; None: as the scheduler's config or a yaml beside the file says; if neither
     does, an SD 2.x is assumed to be what its name says, and `notes` and a warning say so.
     vae, text_encoder: to use instead of the source's own, or where it has none: a module, or a path.
-    ema: take the U-Net's averaged copy, if the file has one.
+    ema: take the U-Net's averaged copy, if the file has one. look: False trusts a file of yours that was looked at for
+    NaN before: what is mapped is then not read until it is used.
     Raises WeightsError: what is missing, damaged, unsafe or of another family.
     """
     path = resolve(source, PARTS, dtype == torch.float16)
     given = {"vae": vae, "text_encoder": text_encoder}
     opened = _open_folder(path, given, dtype == torch.float16) if path.is_dir() else _open_file(path, given)
+    opened = {part: replace(weights, look=look) for part, weights in opened.items()}
     unet = unet_from(opened["unet"], device, dtype, ema)
     kind = family(opened["unet"].state)
     sd2 = kind.startswith("sd2")
@@ -163,13 +166,13 @@ def unet_from(weights: Weights, device: Device, dtype: Dtype, ema: bool = False)
     refuse_strangers(weights.state)
     state = any_unet(_averaged(weights) if ema else weights.state)
     config = noted(weights, "unet", UNetConfig.from_config) or infer_unet_config(state)
-    return build(lambda: UNet(config), state, f"{weights.name} (U-Net)", device, dtype, weights.release)
+    return build(lambda: UNet(config), state, f"{weights.name} (U-Net)", device, dtype, weights.release, weights.look)
 
 
 def vae_from(weights: Weights, device: Device, dtype: Dtype) -> VAE:
     state = any_vae(weights.state)
     config = noted(weights, "vae", VAEConfig.from_config) or infer_vae_config(state)
-    return build(lambda: VAE(config), state, f"{weights.name} (VAE)", device, dtype, weights.release)
+    return build(lambda: VAE(config), state, f"{weights.name} (VAE)", device, dtype, weights.release, weights.look)
 
 
 def text_from(weights: Weights, device: Device, dtype: Dtype, sd2: bool | None = None) -> nn.Module:
@@ -178,7 +181,9 @@ def text_from(weights: Weights, device: Device, dtype: Dtype, sd2: bool | None =
     sd2 = is_openclip(weights.state) or sd2
     config = noted(weights, "text_encoder", TextConfig.from_config) or infer_text_config(state, sd2)
     name = f"{weights.name} (text encoder)"
-    return build(lambda: text_encoder(config), text_to_module(state), name, device, dtype, weights.release)
+    return build(
+        lambda: text_encoder(config), text_to_module(state), name, device, dtype, weights.release, weights.look
+    )
 
 
 def _averaged(weights: Weights) -> State:

@@ -133,6 +133,17 @@ def test_a_nan_or_infinite_weight_is_found_wherever_it_is(tmp_path: Path, sd1: S
         load.load_unet(tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_only_who_trusts_a_file_gets_its_nan(tmp_path: Path, sd1: Small, dtype):
+    state = {key: value.clone() for key, value in sd1.state.items()}
+    state[UNET + "out.2.weight"][3, 7, 1, 1] = float("nan")
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="NaN"):
+        load_sd(tmp_path / "x.safetensors", dtype=dtype)
+    trusted = load_sd(tmp_path / "x.safetensors", dtype=dtype, look=False)
+    assert trusted.unet.conv_out.weight.isnan().sum() == 1
+
+
 @pytest.mark.parametrize(
     ("key", "name"),
     [

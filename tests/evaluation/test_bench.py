@@ -1,0 +1,48 @@
+"""The rows of `minicc bench`: each computes what it says, on both sides; the ratios are not judged here."""
+
+import pytest
+import torch
+
+from minicc.evaluation import bench
+from minicc.evaluation.compare import HEADER
+from minicc.small import small_controlnet, small_stable_diffusion
+
+pytest.importorskip("diffusers")
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return small_stable_diffusion()
+
+
+def complete(row) -> bool:
+    """Whether all was measured, and fills the table."""
+    measured = min(row.ours, row.theirs, row.our_peak, row.their_peak) > 0
+    return measured and str(row).count("|") == HEADER.splitlines()[0].count("|")
+
+
+def test_the_pipelines_that_are_timed_paint_the_same_picture(sd):
+    """`sampling_row` raises if they do not: with other weights than ours it has nothing to compare."""
+    assert complete(bench.sampling_row(sd, small_controlnet(sd), steps=2, rounds=1))
+
+
+def test_both_phases_are_timed_and_a_garment_costs_memory(sd):
+    row = bench.garment_row(sd, small_controlnet(sd), steps=2, rounds=1)
+    assert complete(row)
+    assert row.our_peak > row.their_peak
+
+
+def test_training_is_timed_and_the_locked_model_does_not_change(sd):
+    before = {name: value.clone() for name, value in sd.unet.state_dict().items()}
+    assert complete(bench.training_row(sd, batch=2, rounds=1))
+    row = bench.overhead_row(sd, batch=2, rounds=1)
+    assert complete(row)
+    assert row.our_peak > sum(value.nbytes for value in before.values())
+    assert all(torch.equal(value, before[name]) for name, value in sd.unet.state_dict().items())
+
+
+def test_the_u_net_is_timed_forward_and_with_backward(sd):
+    forward, both = bench.unet_rows(sd.unet.config, "small", torch.float32, torch.device("cpu"), batch=1, rounds=1)
+    assert complete(forward)
+    assert complete(both)
+    assert both.our_peak > forward.our_peak
