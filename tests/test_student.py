@@ -232,6 +232,7 @@ def test_the_names_that_a_cell_needs_are_read_in_the_order_in_which_python_runs_
         (r"the last `round(a * b)` of *all*", "the last round(a * b) of all"),
         (r"$\mathrm{Var}[z] = \mathbb E[\sigma^2]$", "Var[z] = E[σ^2]"),
         (r"$\hat x_0 \ne \tilde{\varepsilon}$", "x\u0302_0 ≠ ε\u0303"),
+        (r"$\sqrt{\bar\alpha_t}\,x_0$, $\sqrt{2}$", "√(α\u0304_t) x_0, √2"),
     ],
 )
 def test_a_hint_is_spoken_without_tex(hint, spoken):

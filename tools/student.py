@@ -73,8 +73,9 @@ def plain_tex(tex: str) -> str:
     for name, accent in ACCENTS.items():
         tex = re.sub(rf"\\{name}\s*(\\[A-Za-z]+|\{{\\?\w+\}}|\w)", lambda m, a=accent: m[1].strip("{}") + "\0" + a, tex)
     tex = re.sub(r"\\([A-Za-z]+)", lambda m: SIGNS.get(m[1], "" if re.fullmatch(BARE, m[1]) else m[1] + " "), tex)
-    tex = re.sub(r"\\[,;!]|\0", "", tex).replace("\\ ", " ").replace("\\", "")
-    return re.sub(r"\{(\w)\}", r"\1", tex)
+    tex = re.sub(r"\\[,; ]", " ", re.sub(r"\\!|\0", "", tex)).replace("\\", "")
+    tex = re.sub(r"√\{([^{}]{2,})\}", r"√(\1)", tex)
+    return re.sub(r" {2,}", " ", re.sub(r"\{(\w)\}", r"\1", tex))
 
 
 def without_outputs(cell: dict[str, Any]) -> dict[str, Any]:
