@@ -25,7 +25,7 @@ SIGNS = {  # TeX of the hints, in the letters of an error message
     "lambda": "λ", "mu": "μ", "rho": "ρ", "sigma": "σ", "tau": "τ", "phi": "φ", "varphi": "φ", "omega": "ω",
     "nabla": "∇", "partial": "∂", "sqrt": "√", "sum": "Σ", "infty": "∞", "times": "×", "cdot": "·", "cdots": "…",
     "dots": "…", "le": "≤", "ge": "≥", "ne": "≠", "neq": "≠", "approx": "≈", "sim": "~", "to": "→", "mid": "|",
-    "in": "∈", "quad": " ", "qquad": " ",
+    "in": "∈", "quad": " ", "qquad": " ", "lfloor": "⌊", "rfloor": "⌋",
 }  # fmt: skip
 ACCENTS = {"bar": "\u0304", "hat": "\u0302", "tilde": "\u0303"}
 BARE = r"mathrm|mathcal|mathbb|mathbf|text|operatorname|big|Big|left|right"  # what says only how a letter looks

@@ -8,7 +8,7 @@ import numpy as np
 
 from minicc.data.dolls import FACTS, Doll
 from minicc.data.dolls.facts import numbers
-from minicc.data.dolls.wardrobe import PATTERNED
+from minicc.data.dolls.wardrobe import PATTERNED, PATTERNS
 
 VISIBLE = 10  # pixels that a pattern has to change, each by more than CLEARLY in some channel
 CLEARLY = 24  # of 255
@@ -19,30 +19,31 @@ class Answers:
 
     def __init__(self, dolls: Sequence[Doll]):
         self.facts = np.stack([numbers(doll.attributes()) for doll in dolls])  # (n, len(FACTS)) uint8
-        self.settled = np.stack([settled_of(doll) for doll in dolls])  # (n, len(FACTS)) bool
+        self.alike = [alike_of(doll) for doll in dolls]
 
     def right(self, read: np.ndarray) -> np.ndarray:
-        """(n, len(FACTS)) bool: where what was read, as `AttributeReader.read`, is so, or no picture could tell."""
-        return (read == self.facts) | ~self.settled
+        """(n, len(FACTS)) bool: where what was read, as `AttributeReader.read`, is so, or looks just like it."""
+        right = read == self.facts
+        for row, numbers_read, alike in zip(right, read, self.alike, strict=True):
+            for name, patterns in alike.items():
+                place = list(FACTS).index(name)
+                row[place] |= FACTS[name][numbers_read[place]] in patterns
+        return right
 
 
 @lru_cache(1024)  # each way to dress the same dolls asks again
-def settled_of(doll: Doll) -> np.ndarray:
-    """(len(FACTS),) bool: all True but the patterns that the doll's true picture does not show."""
-    settled = np.ones(len(FACTS), bool)
-    for slot in set(doll.slots) & set(PATTERNED):
-        settled[list(FACTS).index(f"{slot}_pattern")] = shows_pattern(doll, slot)
-    return settled
+def alike_of(doll: Doll) -> dict[str, tuple[str, ...]]:
+    """The patterns that nobody can tell from the doll's own in its true picture, by the fact's name; often none."""
+    found = {f"{slot}_pattern": alike(doll, slot) for slot in PATTERNED if slot in doll.slots}
+    return {name: patterns for name, patterns in found.items() if patterns}
 
 
-def shows_pattern(doll: Doll, slot: str) -> bool:
-    """Whether the picture would be another if the garment were plain, and if it had a logo.
-
-    The other patterns cover a garment all over: where one of them shows, so do its differences from the rest.
-    """
+def alike(doll: Doll, slot: str) -> tuple[str, ...]:
+    """The patterns with which this garment would give a picture that is hardly another."""
     garment = doll.worn(slot)
-    others = [replace(garment, pattern=pattern) for pattern in ("plain", "logo") if pattern != garment.pattern]
-    return all(visible_change(doll, doll.wearing(replace(doll.outfit, **{slot: other}))) >= VISIBLE for other in others)
+    others = (replace(garment, pattern=pattern) for pattern in PATTERNS if pattern != garment.pattern)
+    redrawn = ((other, doll.wearing(replace(doll.outfit, **{slot: other}))) for other in others)
+    return tuple(other.pattern for other, drawn in redrawn if visible_change(doll, drawn) < VISIBLE)
 
 
 def visible_change(a: Doll, b: Doll) -> int:
