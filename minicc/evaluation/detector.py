@@ -106,7 +106,7 @@ def colour_of(images: Tensor) -> Tensor:
 def classes_of(detector: ClothingDetector, maps: Maps, images: Tensor, batch: int = 8) -> Tensor:
     """(B, H, W): the likeliest class of every pixel."""
     parts = tqdm(images.split(batch), desc="finding clothes")
-    return torch.cat([detector(maps(x)).softmax(2).mean(0).argmax(1) for x in parts])
+    return torch.cat([detector.probabilities(maps, x).argmax(1) for x in parts])
 
 
 def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> float:

@@ -126,9 +126,21 @@ class ClothingDetector(nn.Module):
             deviation.copy_(m.std((0, 2, 3), keepdim=True)[0].clamp(min=1e-4))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits of every head: (heads, B, classes, H, W)."""
+        """Logits of every head: (heads, B, classes, H, W). Raises Error for maps of other models."""
+        if tuple(m.shape[1] for m in maps) != self.channels:
+            raise Error("the detector does not read these models: train one for them with minicc train detector --sd …")
         maps = self.standardised(maps)
         return torch.stack([head(maps) for head in self.heads])
+
+    @torch.no_grad()
+    def probabilities(self, look: Look, images: Tensor) -> Tensor:
+        """The mean over the heads, and over what they say of pictures and of their mirror images: (B, classes, H, W).
+
+        look: pictures (B, 3, H, W) in [-1, 1] → maps.
+        """
+        both = look(torch.cat([images, images.flip(-1)]))
+        own, mirrored = self(both).softmax(2).mean(0).chunk(2)
+        return (own + mirrored.flip(-1)) / 2
 
     @torch.no_grad()
     def find(self, sd: StableDiffusion, image: Image.Image) -> Clothes:
@@ -141,10 +153,7 @@ class ClothingDetector(nn.Module):
         place = window(whole, sd.vae.stride, margin=0, max_side=sd.side)
         if self.looks is None or self.looks[0] is not sd:
             self.looks = sd, looking(sd, self.t)
-        maps = self.looks[1](place.take(image))
-        if tuple(m.shape[1] for m in maps) != self.channels:
-            raise Error(f"this detector does not read {sd.name}: train one for it with minicc train detector --sd …")
-        p = self(maps).softmax(2).mean(0)[..., : place.size[1], : place.size[0]]  # (1, classes, h, w)
+        p = self.probabilities(self.looks[1], place.take(image))[..., : place.size[1], : place.size[0]]
         p = F.interpolate(p, image.size[::-1], mode="bilinear")[0]
         entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
         return Clothes(p.cpu().numpy(), entropy.cpu().numpy())

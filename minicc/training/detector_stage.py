@@ -116,8 +116,8 @@ class Parts(Dataset):
 
 def scene(random: np.random.Generator, size: int) -> Tensor:
     """A background that dolls stand on, without one: (3, size, size) uint8. Half of them get another tint."""
-    picture = background(str(random.choice(BACKGROUNDS[1:])), size)
-    return torch.from_numpy(picture.transpose(2, 0, 1)[random.permutation(3) if random.random() < 0.5 else slice(3)])
+    picture = background(str(random.choice(BACKGROUNDS[1:])), size).transpose(2, 0, 1)
+    return torch.from_numpy(picture[random.permutation(3) if random.random() < 0.5 else [0, 1, 2]])
 
 
 def laid(flat: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from minicc.cli import main
 from minicc.data import dolls
@@ -93,6 +93,12 @@ def test_a_detector_looks_with_the_models_that_it_is_given(sd, trained):
     first, second = (trained.find(models, picture).probabilities for models in (sd, other))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, trained.find(sd, picture).probabilities)
+
+
+def test_a_picture_and_its_mirror_image_are_found_alike(sd, trained):
+    picture = dolls.draw(0, size=64).image
+    own, mirrored = (trained.find(sd, x).probabilities for x in (picture, ImageOps.mirror(picture)))
+    np.testing.assert_allclose(own, mirrored[..., ::-1], atol=1e-5)
 
 
 def test_heads_learn_their_labels_and_know_more_than_chance_of_another_doll(sd, trained):
