@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_closing, binary_dilation, label
+from scipy.ndimage import binary_closing, binary_dilation, binary_opening, label
 
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.outfit.clothing import Clothes, ClothingDetector
-from minicc.outfit.detect import clothing_mask
-from minicc.outfit.editing import DISK
+from minicc.outfit.detect import SMALLEST, clothing_mask
+from minicc.outfit.editing import DISK, without_spots
 from minicc.outfit.garment import placed
 from minicc.pipeline import StableDiffusion
 
@@ -60,7 +60,7 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
     height = int(rows[-1] - rows[0] + 1)
     first, last, beside = SPANS[kind]
     pixels = max(1, round(beside * height))
-    body = clothes.layer("skin", "top", "bottom", "dress")
+    body = without_spots(clothes.layer("skin", "top", "bottom", "dress"), round(SMALLEST * figure.size))
     if kind != "top":  # a skirt hangs between the legs
         body = closed(body, round(0.08 * height))
     body = binary_dilation(body, DISK, iterations=pixels)
@@ -71,9 +71,10 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
 
 
 def closed(layer: np.ndarray, pixels: int) -> np.ndarray:
-    """The layer with gaps of up to twice as many pixels filled, row by row."""
+    """The layer with gaps of up to twice as many pixels filled, row by row; not where they close in one or two rows."""
     padded = np.pad(layer, ((0, 0), (pixels, pixels)))
-    return binary_closing(padded, np.ones((1, 2 * pixels + 1), bool))[:, pixels : pixels + layer.shape[1]]
+    filled = binary_closing(padded, np.ones((1, 2 * pixels + 1), bool))[:, pixels : pixels + layer.shape[1]]
+    return layer | binary_opening(filled, np.ones((3, 1), bool))
 
 
 def figures_in(clothes: Clothes, least: float = 0.3) -> int:

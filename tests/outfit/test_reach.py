@@ -13,7 +13,7 @@ from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
 from minicc.outfit.clothing import features
 from minicc.outfit.detect import clothing_mask
-from minicc.outfit.reach import figures_in, kind_of, reaching_mask
+from minicc.outfit.reach import closed, figures_in, kind_of, reaching_mask
 from minicc.small import small_stable_diffusion
 from minicc.training.detector_stage import Parts, alone, fit
 from minicc.training.draws import rng
@@ -48,6 +48,14 @@ def test_the_mask_covers_what_truly_changes_and_little_more(slot, covered, more)
     assert reached > covered
     assert excess < more
     assert reached > np.mean(tight) + 0.03
+
+
+def test_between_legs_it_is_filled_and_between_specks_it_is_not():
+    layer = np.zeros((24, 20), bool)
+    layer[5:15, 4:8] = layer[5:15, 10:14] = layer[20, [4, 9]] = True
+    filled = closed(layer, 4)
+    assert filled[5:15, 4:14].all()
+    assert filled[20].sum() == 2
 
 
 def test_hair_face_and_shoes_stay():
