@@ -30,6 +30,7 @@ CONTENDERS = {  # name: (library, what it opens, dtype)
     "minicc, fp16 → fp16, look=False": ("trusting", "fp16.safetensors", "float16"),
     "diffusers from_single_file fp16 → fp16": ("single", "fp16.safetensors", "float16"),
     "minicc, CompVis fp16 file → fp32": ("minicc", "fp16.safetensors", "float32"),
+    "minicc, fp16 → fp32, look=False": ("trusting", "fp16.safetensors", "float32"),
     "diffusers from_single_file fp16 → fp32": ("single", "fp16.safetensors", "float32"),
 }
 
