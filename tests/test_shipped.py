@@ -7,14 +7,19 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import minicc
 from minicc.data.dolls import CLOTHES, FACTS
-from minicc.evaluation import base
+from minicc.data.dolls.scenes import background
+from minicc.evaluation import base, phase2
 from minicc.evaluation.base import FIRST, evaluate_reader, pictures
+from minicc.evaluation.detector import classes_of, clothes_iou, parts_of
 from minicc.evaluation.reader import load_reader
 from minicc.evaluation.settled import Answers
 from minicc.evaluation.vae import evaluate_vae, reconstructed
+from minicc.evaluation.wears import dressed, wears
+from minicc.outfit.clothing import looking
 from minicc.pipeline import SHIPPED
 from minicc.weights.load import load_vae
 
@@ -105,3 +110,23 @@ def test_the_reader_is_as_good_as_its_card_says():
     figures = evaluate_reader(load_reader(), n=64)
     assert figures["reader_on_truth"] > 0.8
     assert min(figures["attributes"].values()) > 0.9
+
+
+def test_the_detector_finds_clothes_and_where_nobody_is_it_finds_none(sd):
+    detector, dolls = minicc.ClothingDetector.load("tiny"), base.test_dolls(FIRST, 12)
+    found = classes_of(detector, looking(sd, detector.t), pictures(dolls))
+    assert clothes_iou(found, parts_of(dolls)) > 0.93
+    for name in ("mint", "rose gradient", "meadow", "night"):
+        assert not detector.find(sd, Image.fromarray(background(name, 128))).layer().any(), name
+
+
+def test_phase_2_wears_the_garment_that_it_is_shown(sd):
+    """Under true masks, 15 steps. Before it was taught where to look: kinds 0.25, SSIM 0.47, attention 0.023."""
+    control, asked = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), wears(8, 0)
+    masks = [one.mask for one in asked]
+    made = dressed(sd, control, asked, masks, "dressing", steps=15, guidance=2.0)
+    figures = phase2.figures(made, asked, masks, [phase2.reconstruction(sd, one) for one in asked], load_reader())
+    assert figures["garment"] >= 0.5
+    assert figures["ssim"] > 0.5
+    assert figures["outside_max"] == 0
+    assert phase2.correspondence(sd, control, asked) > 0.25  # even attention: 0.008
