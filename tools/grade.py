@@ -92,16 +92,16 @@ def grade(path: Path) -> Iterator[str]:
     return verdicts(json.loads(original(cells).read_text("utf-8"))["cells"], cells)
 
 
-def main(*paths: str, seconds: float = SECONDS) -> int:
+def main(*paths: str) -> int:
     """Each file in a process of its own, so that one which hangs or dies stops no other."""
     for path in paths:
         command = [sys.executable, __file__, "--here", path]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+            done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
             words = (done.stderr.decode().splitlines() or ["no word"])[-1]
             lines = done.stdout.decode().splitlines() + ([f"died: {words}"] if done.returncode else [])
         except subprocess.TimeoutExpired as late:
-            lines = [*(late.stdout or b"").decode().splitlines(), f"not done within {seconds} s"]
+            lines = [*(late.stdout or b"").decode().splitlines(), f"not done within {SECONDS} s"]
         print(*(f"{path}: {line}" for line in lines), sep="\n")
     return 0 if paths else 1
 

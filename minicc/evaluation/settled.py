@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -18,8 +18,13 @@ class Answers:
     """What there is to read off the pictures of n dolls."""
 
     def __init__(self, dolls: Sequence[Doll]):
+        self.dolls = dolls
         self.facts = np.stack([numbers(doll.attributes()) for doll in dolls])  # (n, len(FACTS)) uint8
-        self.alike = [alike_of(doll) for doll in dolls]
+
+    @cached_property
+    def alike(self) -> list[dict[str, tuple[str, ...]]]:
+        """`alike_of` every doll; they are redrawn for it."""
+        return [alike_of(doll) for doll in self.dolls]
 
     def right(self, read: np.ndarray) -> np.ndarray:
         """(n, len(FACTS)) bool: where what was read, as `AttributeReader.read`, is so, or looks just like it."""

@@ -201,12 +201,11 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         data, held_out = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed), None
     else:
         data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
-    first = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
-    maps = features(sd, first)
     if a.detector:
         detector = ClothingDetector.load(a.detector)
         detector.heads.requires_grad_(True)
     else:
+        maps = features(sd, torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))]))
         detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
         detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data)

@@ -260,3 +260,8 @@ def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
     figures = json.loads((tmp_path / "f.json").read_text())
     assert {"clothes_iou", "miou", "labels", "baselines"} <= set(figures)
     assert all(0 <= v <= 1 for v in (figures["clothes_iou"], figures["miou"], *figures["labels"].values()))
+    further = ["--lr", "1e-4", "--out", str(tmp_path / "further")]  # few small steps away from it
+    assert main(["train", "detector", *model, *detector, *options, *further]) == 0
+    before, after = (ClothingDetector.load(tmp_path / run / "detector").state_dict() for run in ("run", "further"))
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
