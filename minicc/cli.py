@@ -135,8 +135,10 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--data", type=Path, help="phase1: folder of characters, masks, captions; detector: with masks")
     p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
     p.add_argument(
-        "--vae", type=Path, help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]"
-    )
+        "--vae", type=Path,
+        help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]; "
+        "reader: half of its pictures go through this one [none do]",
+    )  # fmt: skip
     p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
     p.add_argument("--detector", help="detector: a trained one to go on from, tiny or a folder [new]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")

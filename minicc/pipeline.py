@@ -24,6 +24,7 @@ from minicc.models.unet import UNet
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
 from minicc.weights.export import save_stable_diffusion
+from minicc.weights.fill import finite
 from minicc.weights.load import Parts, load_stable_diffusion
 from minicc.weights.source import PRETRAINED
 
@@ -75,7 +76,7 @@ class StableDiffusion:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Sentences → context (B, 77, D). Words beyond the encoder's length are cut, with a warning."""
-        return encode_text(self.text_encoder, tokenize(self.tokenizer, list(prompts)))
+        return finite(encode_text(self.text_encoder, tokenize(self.tokenizer, list(prompts))), self.text_encoder)
 
     @torch.no_grad()
     def encode_image(self, image: Image.Image | Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -87,7 +88,7 @@ class StableDiffusion:
         self.check_sides(x)
         q = self.vae.encode(x.to(self.device, self.dtype))
         z = q.mean if generator is None else q.sample(generator)
-        return self.vae.config.scaling_factor * z
+        return self.vae.config.scaling_factor * finite(z, self.vae)
 
     def check_sides(self, x: Tensor) -> None:
         """Raise Error unless the sides of pictures (…, H, W) are multiples of a latent cell's."""
@@ -99,7 +100,7 @@ class StableDiffusion:
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Scaled latents (B, 4, h, w) → pictures (B, 3, 8h, 8w) in [-1, 1]."""
         z = latents.to(self.device, self.dtype) / self.vae.config.scaling_factor
-        return self.vae.decode(z).float().clamp(-1, 1)
+        return finite(self.vae.decode(z), self.vae).float().clamp(-1, 1)
 
     def decode_image(self, latents: Tensor) -> Image.Image:
         """Scaled latents of one picture, (4, h, w) or (1, 4, h, w) → RGB."""
@@ -159,7 +160,7 @@ class StableDiffusion:
             c = control(x, t) if guess_mode else control(both, ts)
             if c is not None and guess_mode:
                 c = c.guess() if copies == 1 else on_second_half(c.guess())
-            out = self.unet(both, ts, text, control=c)
+            out = finite(self.unet(both, ts, text, control=c), self.unet, *(c.net for c in controls))
             if copies == 1:
                 return out
             uncond, cond = out.chunk(2)
@@ -285,13 +286,13 @@ def load(
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
     prediction: str | None = None,
-    look: bool = True,
+    look: bool = False,
 ) -> StableDiffusion:
     """A Stable Diffusion: "tiny" (shipped), a CompVis .safetensors or .ckpt, a diffusers folder, or a hub id.
 
     device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
-    prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. look: at every number, for NaN; False
-    loads a file that you trust faster. Raises WeightsError.
+    prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. look: at every number of the file now,
+    for NaN; else one behind the first of a tensor is found when it is used. Raises WeightsError.
     """
     device = usable(device) if device else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else None)

@@ -57,7 +57,8 @@ def train_stage(a: Namespace) -> Path:
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
     """The attribute reader, new or trained, on dolls of its own split, in all combinations of clothes."""
     data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
-    stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed))
+    vae = load_vae(a.vae, dtype=torch.float32).eval() if a.vae else None
+    stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed), vae)
     announce(stage, data, config)
     train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
     return save_reader(stage.reader, a.out / "reader")
@@ -101,7 +102,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     captions = texts(dolls["caption"])
     vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32).eval()
     if a.sd:
-        sd = load(a.sd, device="cpu")
+        sd = load(a.sd, device="cpu", look=True)
         sd.vae = vae if a.vae else sd.vae
     else:
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
@@ -117,7 +118,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
-    sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
+    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
     whole, fresh = torch.float32, partial(seeded, lambda: ControlNet.from_unet(sd.unet), config.seed)
     control = ControlNet.load(a.control, dtype=whole, unet=sd.unet) if a.control else fresh()
     control.to(whole)  # what learns does so in float32, whatever the locked models are kept in
@@ -169,7 +170,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
 
     `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
     """
-    sd = load(a.sd or "tiny", device=a.device, dtype=locked_dtype(a), prediction=a.prediction)
+    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
     start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32)
     control = in_way(start, sd.unet, a.variant, a.positions)
     if a.supervise and a.variant not in ("joint", "decoder"):
@@ -195,7 +196,7 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
-    sd = load(a.sd or "tiny", device=a.device, prediction=a.prediction)
+    sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True)
     data: Dataset
     if a.data:
         data, held_out = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed), None

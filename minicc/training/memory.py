@@ -55,19 +55,18 @@ def activations(stage: nn.Module, batch: dict[str, Any]) -> int:
     """Bytes that autograd keeps for the backward pass of one step, weights not counted."""
     ghost = ghost_of(stage)
     weights = {p.untyped_storage()._cdata for p in ghost.parameters()}
-    kept: dict[int, int] = {}
+    kept: dict[int, torch.UntypedStorage] = {}  # the storages, not their sizes: one that is freed lends its number
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            kept[storage._cdata] = storage
         return tensor
 
     moved = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), FusedAttention():
-        loss = ghost(moved, Draws.at(0, 0))  # held, so that no storage is freed and its number given again
-    del loss
-    return sum(kept.values())
+        ghost(moved, Draws.at(0, 0))
+    return sum(storage.nbytes() for storage in kept.values())
 
 
 def ghost_of(stage: nn.Module) -> nn.Module:

@@ -11,6 +11,8 @@ from torch.utils.data import Dataset
 
 from minicc.data.dolls.facts import FACTS
 from minicc.evaluation.reader import AttributeReader
+from minicc.models.vae import VAE
+from minicc.models.zero_conv import lock
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
@@ -22,9 +24,10 @@ class ReaderStage(Stage):
     Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness.
     """
 
-    def __init__(self, reader: AttributeReader):
+    def __init__(self, reader: AttributeReader, vae: VAE | None = None):
+        """vae: half of the pictures go through it, as all do that a Stable Diffusion draws."""
         super().__init__()
-        self.reader = reader.requires_grad_(True)
+        self.reader, self.vae = reader.requires_grad_(True), vae and lock(vae)
 
     @property
     def trained(self) -> nn.Module:
@@ -32,9 +35,19 @@ class ReaderStage(Stage):
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, 128, 128) in [-1, 1], facts (B, len(FACTS))."""
-        logits = self.reader(worn_out(batch["image"], draws))
+        x = batch["image"] if self.vae is None else reconstructed(self.vae, batch["image"], draws)
+        logits = self.reader(worn_out(x, draws))
         columns = zip(logits.values(), batch["facts"].long().unbind(-1), strict=True)
         return sum((F.cross_entropy(z.float(), y) for z, y in columns), torch.zeros(()))
+
+
+@torch.no_grad()
+def reconstructed(vae: VAE, x: Tensor, draws: Draws) -> Tensor:
+    """Half of the pictures as the VAE gives them back. x: (B, 3, H, W) in [-1, 1]."""
+    chosen = (draws.rand(len(x)) < 0.5).to(x.device)
+    again = x.clone()
+    again[chosen] = vae.decode(vae.encode(x[chosen]).mean).clamp(-1, 1).to(x)
+    return again
 
 
 def worn_out(x: Tensor, draws: Draws) -> Tensor:

@@ -1,20 +1,18 @@
 """Putting a state dict into a module: every key accounted for, every number looked at, no memory used twice."""
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from minicc.errors import WeightsError
+from minicc.errors import Error, WeightsError
 from minicc.weights.layouts import State
 
 M = TypeVar("M", bound=nn.Module)
 SHOWN = 10
+FIRST = 2**16  # numbers of a mapped tensor that are looked at before it is used: a broken training breaks them all
 PIECE = 256 * 2**20  # bytes converted between two releases of the mapped file
 
 
@@ -34,23 +32,23 @@ def build(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     release: Callable[[], None] = keep,
-    look: bool = True,
+    look: bool = False,
 ) -> M:
     """A module without memory (the meta device), then filled with `state`, strictly; in evaluation mode.
 
     make: makes the module. name: what to call the weights in an error. device: None is the CPU. dtype: None is the
     widest that the state has; where neither changes, the module's parameters *are* the given tensors. release: called
-    now and then when numbers were copied, to let go of the file's pages. look: False trusts the numbers unseen.
+    now and then when numbers were copied, to let go of the file's pages. look: at every number, for NaN and infinity;
+    else at all that are copied, and of mapped tensors at the first, as reading all would take longer than the loading
+    (`finite` then finds the others when they are used).
     Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
     dtype = dtype or widest(state)
     copied = copies(state, device, dtype)
-    with numbers_looked_at(state if look and not copied else {}, name) as check_numbers:  # while the module is made
-        with torch.device("meta"):
-            module = make()
-        check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
-        check_numbers()
-    items = looked_at(state, name) if look and copied else state.items()
+    with torch.device("meta"):
+        module = make()
+    check_keys({key: list(value.shape) for key, value in module.state_dict().items()}, state, name)
+    items = looked_at(state, name, None if look or copied else FIRST)
     ours = placed(items, device, dtype, release if copied else keep)
     module.load_state_dict(ours, strict=True, assign=True)
     for path, buffer in module.named_buffers():
@@ -77,10 +75,10 @@ def placed(
     return done
 
 
-def looked_at(state: State, name: str) -> Iterator[tuple[str, Tensor]]:
-    """Its tensors, each looked at just before it is copied, so that the file is read once."""
+def looked_at(state: State, name: str, first: int | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Its tensors; all numbers of each, or the first, are looked at just before it is copied: the file is read once."""
     for key, value in state.items():
-        if value.is_floating_point() and value.numel() and not is_finite(value):
+        if value.is_floating_point() and not is_finite(value.flatten()[:first]):
             raise not_finite(name, key, value)
         yield key, value
 
@@ -104,26 +102,21 @@ def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
         )
 
 
-@contextmanager
-def numbers_looked_at(state: State, name: str) -> Iterator[Callable[[], None]]:
-    """Look at every number in the background, in the file's order: what is mapped is read from front to back.
+def finite(x: Tensor, *made_by: nn.Module) -> Tensor:
+    """x, if all its numbers are finite. Else raises WeightsError with the key of a bad weight of those that made it.
 
-    Gives a function that waits for the end, and raises WeightsError at a NaN or an infinity, naming the key.
+    Where all weights are good, it is Error: an overflow, which half precision knows.
     """
-    floats = [(key, value) for key, value in state.items() if value.is_floating_point() and value.numel()]
-    floats.sort(key=lambda item: item[1].data_ptr())
-    pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
-    looks = [pool.submit(is_finite, value) for _, value in floats]
-
-    def check() -> None:
-        for (key, value), done in zip(floats, looks, strict=True):
-            if not done.result():
-                raise not_finite(name, key, value)
-
-    try:
-        yield check
-    finally:
-        pool.shutdown(cancel_futures=True)
+    if is_finite(x.detach()):
+        return x
+    for module in made_by:
+        for _ in looked_at(module.state_dict(), type(module).__name__):
+            pass
+    dtype = str(x.dtype).removeprefix("torch.")
+    raise Error(
+        f"{' or '.join(type(module).__name__ for module in made_by)} gave NaN or infinity, and its weights are good: "
+        f"a number grew beyond {dtype}, or what came in was none. Load the model in float32 or bfloat16"
+    )
 
 
 def not_finite(name: str, key: str, value: Tensor) -> WeightsError:
@@ -139,6 +132,8 @@ def is_finite(value: Tensor) -> bool:
 
     A sum that overflows says nothing; then the extremes are found.
     """
+    if not value.numel():
+        return True
     return math.isfinite(value.sum()) or all(math.isfinite(extreme) for extreme in torch.aminmax(value))
 
 

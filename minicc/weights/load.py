@@ -126,15 +126,15 @@ def load_stable_diffusion(
     vae: Source | VAE | None = None,
     text_encoder: Source | nn.Module | None = None,
     ema: bool = False,
-    look: bool = True,
+    look: bool = False,
 ) -> Parts:
     """U-Net, VAE, text encoder and schedule of SD 1.x or 2.x, from a CompVis file, a diffusers folder or a hub id.
 
     prediction: "epsilon" or "v_prediction"; None: as the scheduler's config or a yaml beside the file says; if neither
     does, an SD 2.x is assumed to be what its name says, and `notes` and a warning say so.
     vae, text_encoder: to use instead of the source's own, or where it has none: a module, or a path.
-    ema: take the U-Net's averaged copy, if the file has one. look: False trusts a file of yours that was looked at for
-    NaN before: what is mapped is then not read until it is used.
+    ema: take the U-Net's averaged copy, if the file has one. look: at every number for NaN; else only at the first of
+    each tensor that stays mapped, see `fill.build`.
     Raises WeightsError: what is missing, damaged, unsafe or of another family.
     """
     path = resolve(source, PARTS, dtype == torch.float16)

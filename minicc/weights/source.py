@@ -34,7 +34,7 @@ class Weights:
     config: dict[str, Any] | None = None
     notes: dict[str, str] = field(default_factory=dict)  # the header's metadata
     path: Path = Path()
-    look: bool = True  # whether every number is looked at for NaN
+    look: bool = False  # whether every number is looked at for NaN, mapped ones too
 
     def release(self) -> None:
         """Let go of the pages of the file that were read so far; they are read again when needed."""

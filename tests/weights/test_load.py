@@ -1,18 +1,22 @@
 """Whole files in the official layouts, and their parts: what is inferred, what is ignored, what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from minicc.errors import WeightsError
+import minicc
+from minicc.errors import Error, WeightsError
 from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
 from minicc.models.vae import VAE, VAEConfig
-from minicc.weights import load
+from minicc.pipeline import Hinted
+from minicc.small import small_controlnet, small_stable_diffusion
+from minicc.weights import fill, load
 from minicc.weights.fill import build, widest
-from minicc.weights.layouts import UNET, put, take, unet_to_compvis
+from minicc.weights.layouts import TEXT, UNET, put, take, unet_to_compvis
 from minicc.weights.parts import vae_to_compvis
 from minicc.weights.read import read_state_dict
 from tests.weights.conftest import Small, compvis_state, load_sd, shake
@@ -133,15 +137,54 @@ def test_a_nan_or_infinite_weight_is_found_wherever_it_is(tmp_path: Path, sd1: S
         load.load_unet(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("dtype", [None, torch.float16])
-def test_only_who_trusts_a_file_gets_its_nan(tmp_path: Path, sd1: Small, dtype):
-    state = {key: value.clone() for key, value in sd1.state.items()}
-    state[UNET + "out.2.weight"][3, 7, 1, 1] = float("nan")
+BROKEN = {  # the last number of each is NaN; a part that uses it, and what the error names
+    "model.diffusion_model.out.2.weight": (lambda sd: sd.generate(["a hat"], steps=1), "UNet: conv_out.weight"),
+    "first_stage_model.decoder.conv_out.weight": (
+        lambda sd: sd.decode_latents(torch.zeros(1, 4, 8, 8)),
+        "VAE: decoder",
+    ),
+    "first_stage_model.encoder.conv_out.weight": (
+        lambda sd: sd.encode_image(torch.zeros(1, 3, 64, 64)),
+        "VAE: encoder",
+    ),
+    TEXT + "transformer.text_model.encoder.layers.0.mlp.fc1.weight": (
+        lambda sd: sd.encode_text(["a hat"]),
+        "CLIPTextModel: encoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("key", BROKEN)
+def test_a_nan_that_loading_does_not_reach_is_named_when_it_is_used(tmp_path: Path, monkeypatch, key):
+    use, named = BROKEN[key]
+    small_stable_diffusion().save(tmp_path / "x.safetensors", layout="compvis")
+    state = {k: v.clone() for k, v in read_state_dict(tmp_path / "x.safetensors").items()}
+    state[key].view(-1)[-1] = float("nan")
     save_file(state, tmp_path / "x.safetensors")
-    with pytest.raises(WeightsError, match="NaN"):
-        load_sd(tmp_path / "x.safetensors", dtype=dtype)
-    trusted = load_sd(tmp_path / "x.safetensors", dtype=dtype, look=False)
-    assert trusted.unet.conv_out.weight.isnan().sum() == 1
+    monkeypatch.setattr(fill, "FIRST", 16)
+    with pytest.raises(WeightsError, match=rf"{re.escape(named)}.* holds 1 values of \d+ that are NaN"):
+        use(minicc.load(tmp_path / "x.safetensors"))
+    for whole in ({"look": True}, {"dtype": torch.float16}):  # asked to look; or converts, and so reads all
+        with pytest.raises(WeightsError, match="NaN"):
+            minicc.load(tmp_path / "x.safetensors", **whole)
+
+
+def test_a_controlnets_nan_is_named_as_its_own(monkeypatch):
+    sd = small_stable_diffusion()
+    control = small_controlnet(sd)
+    control.conv_in.weight[0, 0, 0, 0] = float("nan")
+    speaking = Hinted.of(control, torch.zeros(1, 3, 64, 64))
+    context = sd.encode_text(["a hat"])
+    with pytest.raises(WeightsError, match=r"ControlNet: conv_in\.weight holds 1 values"):
+        sd.guided(context, context, 1, controls=[speaking])(torch.zeros(1, 4, 8, 8), torch.zeros(1))
+
+
+def test_an_overflow_of_good_weights_is_not_put_on_them():
+    sd = small_stable_diffusion()
+    context = sd.encode_text(["a hat"])
+    model = sd.guided(context, context, 1)
+    with pytest.raises(Error, match=r"UNet gave NaN or infinity, and its weights are good: .* beyond float32"):
+        model(torch.full((1, 4, 8, 8), float("inf")), torch.zeros(1))
 
 
 @pytest.mark.parametrize(
