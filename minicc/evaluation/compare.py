@@ -3,14 +3,17 @@
 import os
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines would stand between the table's
+
+
+Parts = dict[str, float]  # kind of operation → seconds
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Row:
     our_peak: int = 0  # bytes beyond what was held before
     their_peak: int = 0
     memory_goal: float = 1.0
+    parts: tuple[Parts, Parts] = field(default_factory=lambda: ({}, {}))  # ours, theirs: where the time goes
 
     @property
     def ratio(self) -> float:
@@ -44,7 +48,27 @@ class Row:
         memory = f"{peaks} | {self.memory_ratio:.2f} | ≤ {self.memory_goal:.2f}"
         return f"| {self.what} | {times} | {memory} | {'yes' if self.met else 'NO'} |"
 
+    @property
+    def profile(self) -> str:
+        """Two lines: what each side spends on each kind of operation, in milliseconds of one profiled run."""
+        lines = []
+        for side, spent in zip(("first", "second"), self.parts, strict=True):
+            columns = (f"{1000 * spent.get(kind, 0):.0f}" for kind in (*KINDS, REST))
+            lines.append(f"| {self.what}, {side} | {' | '.join(columns)} |")
+        return "\n".join(lines)
 
+
+KINDS = {  # by words of PyTorch's names for its operations; the first that fits
+    "convolutions": ("conv",),
+    "attention": ("attention",),
+    "matrix products": ("mm", "linear"),
+    "normalisation": ("norm",),
+    "optimizer": ("adam", "_foreach", "lerp", "addcdiv", "addcmul", "sqrt"),
+    "copies": ("copy", "cat", "clone"),
+    "pointwise": ("silu", "gelu", "add", "mul", "div", "sub", "mse", "fill", "zero"),
+}
+REST = "the rest"
+PROFILE = f"| | {' | '.join((*KINDS, REST))} |\n|---|{'---|' * (len(KINDS) + 1)}"
 HEADER = (
     "| | minicc, s | diffusers, s | ratio | goal | minicc, MiB | diffusers, MiB | ratio | goal | met |\n"
     "|---|---|---|---|---|---|---|---|---|---|"
@@ -61,13 +85,14 @@ def compare(
     to its peak, such as weights and optimizer.
     """
     ours(), theirs()
-    peaks = [peak(run) + more for run, more in zip((ours, theirs), held, strict=True)]
+    (our_peak, our_parts), (their_peak, their_parts) = watch(ours), watch(theirs)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for side, run in zip(times, (ours, theirs), strict=True):
             side.append(seconds(run))
     ours_s, theirs_s = map(statistics.median, times)
-    return Row(what, ours_s, theirs_s, goal, peaks[0], peaks[1], memory_goal)
+    peaks = our_peak + held[0], their_peak + held[1]
+    return Row(what, ours_s, theirs_s, goal, *peaks, memory_goal, (our_parts, their_parts))
 
 
 def seconds(run: Callable[[], Any]) -> float:
@@ -84,22 +109,37 @@ def wait() -> None:
         torch.cuda.synchronize()
 
 
-def peak(run: Callable[[], Any]) -> int:
-    """Bytes that a run holds at its worst moment, beyond what was held before it.
+def watch(run: Callable[[], Any]) -> tuple[int, Parts]:
+    """Bytes that a run holds at its worst moment, beyond what was held before it; and what its time goes into.
 
-    CUDA's allocator counts them itself; on a CPU the profiler lists every allocation and release of PyTorch's.
+    CUDA's allocator counts the bytes itself; on a CPU the profiler lists every allocation and release of PyTorch's.
     """
-    if torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    if cuda:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
+    with profile(activities=activities, profile_memory=not cuda) as seen:
         run()
         wait()
-        return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        run()
+    spent = by_kind((e.key, (e.self_device_time_total if cuda else e.self_cpu_time_total)) for e in seen.key_averages())
+    return (torch.cuda.max_memory_allocated() - before if cuda else most_held(seen)), spent
+
+
+def most_held(seen: Any) -> int:
+    """The most bytes at once of all that was allocated and released while the profiler looked."""
     held = most = 0
     for event in seen.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+def by_kind(operations: Iterable[tuple[str, float]]) -> Parts:
+    """(PyTorch's name, microseconds) of operations → seconds of each kind."""
+    spent: Parts = dict.fromkeys((*KINDS, REST), 0.0)
+    for name, microseconds in operations:
+        fits = (kind for kind, words in KINDS.items() if any(word in name.lower() for word in words))
+        spent[next(fits, REST)] += microseconds / 1e6
+    return spent

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minicc.evaluation import bench
-from minicc.evaluation.compare import HEADER
+from minicc.evaluation.compare import HEADER, KINDS, PROFILE, REST, Row, by_kind
 from minicc.small import small_controlnet, small_stable_diffusion
 
 pytest.importorskip("diffusers")
@@ -46,3 +46,35 @@ def test_the_u_net_is_timed_forward_and_with_backward(sd):
     assert complete(forward)
     assert complete(both)
     assert both.our_peak > forward.our_peak
+
+
+def test_the_time_goes_into_kinds_of_operations(sd):
+    row, _ = bench.unet_rows(sd.unet.config, "small", torch.float32, torch.device("cpu"), batch=1, rounds=1)
+    for spent in row.parts:
+        assert list(spent) == [*KINDS, REST]
+        assert min(spent[kind] for kind in ("convolutions", "attention", "matrix products", "normalisation")) > 0
+        assert spent["optimizer"] == 0
+    assert all(line.count("|") == PROFILE.splitlines()[0].count("|") for line in row.profile.splitlines())
+
+
+def test_an_operation_counts_once_and_the_unknown_as_the_rest():
+    names = [
+        "aten::mkldnn_convolution",
+        "aten::addmm",
+        "aten::native_group_norm",
+        "aten::add",
+        "aten::_fused_adamw_",
+        "x",
+    ]
+    spent = by_kind((name, 1e6) for name in names)
+    assert spent == dict.fromkeys(KINDS, 1.0) | {"attention": 0, "copies": 0, REST: 1}
+
+
+def test_only_rows_that_miss_a_goal_are_explained(monkeypatch):
+    parts = {"convolutions": 1.5}, {"convolutions": 1.25}
+    good, bad = (Row(name, ours, 1.0, 0.95, 1, 1, parts=parts) for name, ours in (("good", 0.9), ("bad", 1.1)))
+    monkeypatch.setattr(bench, "rows", lambda *_: iter([good, bad]))
+    printed = "\n".join(bench.bench())
+    assert "| bad, first | 1500 |" in printed
+    assert "| bad, second | 1250 |" in printed
+    assert "good, first" not in printed

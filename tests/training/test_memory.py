@@ -56,7 +56,9 @@ def test_recomputing_activations_needs_less_memory_by_the_estimate_too():
     stage, batch = Phase1Stage(sd, ControlNet.from_unet(sd.unet)), phase1_batch(2, 64)
     plain = estimate(stage, batch).activations
     sd.unet.recompute = stage.control.recompute = True
-    assert estimate(stage, batch).activations < 0.6 * plain
+    found = {estimate(stage, batch).activations for _ in range(5)}
+    assert len(found) == 1
+    assert found.pop() < 0.6 * plain
 
 
 def test_the_estimate_says_what_it_consists_of():
