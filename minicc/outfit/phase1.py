@@ -1,7 +1,7 @@
 """Phase 1: a character, a mask painted over the clothes, a sentence about the attire → the masked part, generated."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,39 +148,50 @@ def prepare(
 def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float = 7.5, negative: str = "", eta: float = 0.0,
-    progress: bool = False, put_back: bool = True,
+    progress: bool = False, put_back: bool = True, again: int = 3,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
     put_back: False leaves the known latents out: the whole picture is drawn, and shows how far a hint is followed.
+    again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
+    the latents along the edge tell of grey; then it sees it around what has been drawn so far.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
+
+    def anew(x_0: Tensor) -> Tensor:
+        return sd.encode_image(torch.where(mask > 0.5, sd.decode_latents(x_0).to(image), image))
+
+    moments = [steps * k // (again + 1) for k in range(1, again + 1)] if put_back else []
     context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
     model = sd.guided(context, unprompted, guidance, controls=controls)
-    steps_left = blended_steps(model, noise, known, inside.to(known), sd.schedule, steps, eta, generators(seeds))
+    inside = inside.to(known)
+    steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
     return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)
 
 
 def blended_steps(
     model: Model, noise: Tensor, known: Tensor, inside: Tensor, schedule: NoiseSchedule, steps: int = 50,
     eta: float = 0.0, generators: Sequence[torch.Generator] = (),
+    anew: Callable[[Tensor], Tensor] | None = None, moments: Collection[int] = (),
 ) -> Iterator[Step]:  # fmt: skip
     """DDIM from noise; after every step the known latents are put back at that step's noise level.
 
         x_s ← m ⊙ x_s + (1 − m) ⊙ (√ᾱ_s z + √(1−ᾱ_s) ε)       (as in RePaint, arXiv 2201.09865, eq. 8, with one fixed ε)
 
     noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, 1 to generate,
-    (1 or B, 1, h, w).
+    (1 or B, 1, h, w). anew: in the steps numbered `moments`, z becomes what it makes of x̂_0.
     """
     x = noise
-    for t, s in schedule.pairs(steps):
+    for i, (t, s) in enumerate(schedule.pairs(steps)):
         x_0, eps = schedule.split(model(x, timestep(x, t)), x, t)
         sigma = ddim_sigma(schedule.alpha_bar(t, x), schedule.alpha_bar(s, x), eta)
         fresh = None if eta == 0 else torch.stack([randn_like(z, g) for z, g in zip(x, generators, strict=True)])
         x_s = ddim_step(x_0, eps, schedule.alpha_bar(s, x), sigma, fresh).to(x.dtype)
+        if anew is not None and i in moments:
+            known = anew(x_0)
         x = inside * x_s + (1 - inside) * at_level(schedule, known, noise, s)
         yield Step(t, x, x_0, s)
 

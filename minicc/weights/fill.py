@@ -130,9 +130,9 @@ def not_finite(name: str, key: str, value: Tensor) -> WeightsError:
 def is_finite(value: Tensor) -> bool:
     """Whether all numbers are: a NaN or an infinity passes through a sum, which reads a third faster than a look.
 
-    A sum that overflows says nothing; then the extremes are found.
+    A sum that overflows says nothing; then the extremes are found. Where there are no numbers, none is bad.
     """
-    if not value.numel():
+    if value.is_meta or not value.numel():
         return True
     return math.isfinite(value.sum()) or all(math.isfinite(extreme) for extreme in torch.aminmax(value))
 

@@ -106,6 +106,43 @@ def test_after_every_step_the_known_latents_lie_at_that_steps_noise_level(sd):
     assert not torch.equal(steps[-1].x[~outside], known[~outside])
 
 
+def test_the_known_part_is_encoded_anew_around_what_is_drawn_and_stands_there_from_then_on(sd):
+    noise, known = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    inside, guesses = torch.zeros(1, 1, 8, 8), []
+    inside[..., 2:5, 3:6] = 1
+
+    def anew(x_0):
+        guesses.append(x_0)
+        return known + len(guesses)
+
+    steps = list(
+        phase1.blended_steps(lambda x, t: 0.1 * x, noise, known, inside, sd.schedule, 8, anew=anew, moments=[2, 5])
+    )
+    assert [torch.equal(x_0, steps[i].x_0) for x_0, i in zip(guesses, (2, 5), strict=True)] == [True, True]
+    outside = (inside == 0).expand_as(known)
+    for step, times in zip(steps[:-1], [0, 0, 1, 1, 1, 2, 2], strict=True):
+        assert torch.equal(step.x[outside], sd.schedule.add_noise(known + times, noise, step.s)[outside])
+    assert torch.equal(steps[-1].x[outside], (known + 2)[outside])
+
+
+def test_encoding_anew_sees_the_character_around_the_guess_and_never_what_the_mask_hides(sd, control, monkeypatch):
+    mask = square((64, 64), (16, 16, 48, 48))
+    seen = []
+    encode = sd.encode_image
+    monkeypatch.setattr(sd, "encode_image", lambda x, *rest: seen.append(x) or encode(x, *rest))
+    character = picture((64, 64))
+    hidden = character.copy()
+    hidden.paste((0, 255, 0), (16, 16, 48, 48))
+    pictures = [phase1.generate(sd, control, c, mask, "a red dress", steps=8).image for c in (character, hidden)]
+    assert len(seen) == 8  # the blank, and three times anew, for both
+    kept = torch.from_numpy(~mask).expand_as(seen[0])
+    for x in seen:
+        torch.testing.assert_close(x[kept], to_tensor(character)[kept], rtol=0, atol=0)
+    assert all(torch.equal(a, b) for a, b in zip(seen[:4], seen[4:], strict=True))
+    inside = [np.asarray(p)[mask] for p in pictures]
+    assert np.array_equal(*inside)
+
+
 def test_the_prompt_the_hint_and_the_guidance_each_matter(sd, control):
     mask = square((64, 64), (16, 16, 48, 48))
     plain = {"character": picture((64, 64)), "prompt": "a red dress", "guidance": 3.0}
