@@ -85,7 +85,8 @@ class FusedAttention(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return Fused.apply(*args[:3]) if func is F.scaled_dot_product_attention else func(*args, **kwargs or {})
+        fused = func is F.scaled_dot_product_attention and args[0].is_meta  # one that has numbers keeps them
+        return Fused.apply(*args[:3]) if fused else func(*args, **kwargs or {})
 
 
 class Fused(torch.autograd.Function):
