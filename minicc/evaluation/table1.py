@@ -5,7 +5,7 @@ draws the same captions from the same noise, without guidance, as the paper's mo
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,19 +56,21 @@ CELLS = (Cell(15, "0", "DPM-Solver++"), *(Cell(steps, eta) for steps in STEPS fo
 
 
 def table1(
-    sd: StableDiffusion, reader: AttributeReader, out: Path, n: int = 500, n_longest: int = 200, seed: int = 0
-) -> dict[str, float]:
+    sd: StableDiffusion, reader: AttributeReader, out: Path, n: int = 500, n_longest: int = 200, seed: int = 0,
+    cells: Sequence[Cell] = CELLS,
+) -> dict[str, float]:  # fmt: skip
     """Every cell's Fréchet distance to n true test dolls, by name; "floor": of n other true ones.
 
     out: folder of finished batches: a run that was stopped goes on from the last. n_longest: pictures at the most
-    steps; their distance is to as many true dolls, and "floor n_longest" is its floor. Raises Error for n below 2.
+    steps; their distance is to as many true dolls, and "floor n_longest" is its floor. cells: not all of them, but
+    these. Raises Error for n below 2.
     """
     if min(n, n_longest) < 2:
         raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
     first = FIRST + seed * 100_000
     truth, others = (reader.embed(pictures(test_dolls(first + offset, n))) for offset in (0, n))
     figures = {"floor": frechet(others, truth), f"floor {n_longest}": frechet(others[:n_longest], truth[:n_longest])}
-    for cell in CELLS:
+    for cell in cells:
         count = n_longest if cell.steps == max(STEPS) else n
         features = torch.cat(list(batches(cell, sd, reader, out, count, seed)))
         figures[cell.name] = frechet(features, truth[:count])
