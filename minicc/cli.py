@@ -140,6 +140,10 @@ def add_train(p: argparse.ArgumentParser) -> None:
         "reader: half of its pictures go through this one [none do]",
     )  # fmt: skip
     p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
+    p.add_argument(
+        "--old-share", type=float, default=0.0, metavar="SHARE",
+        help="reader: how much of --reader is in the average that is saved, against what it forgets [0]",
+    )  # fmt: skip
     p.add_argument("--detector", help="detector: a trained one to go on from, tiny or a folder [new]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")

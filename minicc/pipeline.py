@@ -150,6 +150,7 @@ class StableDiffusion:
         for c in controls:
             text |= c.in_decoder(copies)
         speakers = [c.on(context) if guess_mode else c.on(branches, copies) for c in controls]
+        looked: list[bool] = []
 
         def control(x: Tensor, t: Tensor) -> Control | None:
             parts = [speaker(x, t) for speaker in speakers]
@@ -160,7 +161,9 @@ class StableDiffusion:
             c = control(x, t) if guess_mode else control(both, ts)
             if c is not None and guess_mode:
                 c = c.guess() if copies == 1 else on_second_half(c.guess())
-            out = finite(self.unet(both, ts, text, control=c), self.unet, *(c.net for c in controls))
+            out = self.unet(both, ts, text, control=c)
+            if not looked:  # in one step: a GPU would be waited for in each
+                looked.append(finite(out, self.unet, *(c.net for c in controls)) is out)
             if copies == 1:
                 return out
             uncond, cond = out.chunk(2)

@@ -26,14 +26,14 @@ def note(*messages: str) -> None:
             print(f"minicc: note: {line}", file=sys.stderr)
 
 
-def load_models(a: argparse.Namespace) -> "StableDiffusion":
-    """The models that the options name."""
+def load_models(a: argparse.Namespace, look: bool = False) -> "StableDiffusion":
+    """The models that the options name; look: at every number."""
     import torch
 
     import minicc
 
     dtype = getattr(torch, a.dtype) if a.dtype else None
-    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction)
+    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, look=look)
     note(*sd.notes)
     return sd
 
@@ -177,7 +177,7 @@ def run_export(a: argparse.Namespace) -> None:
     from minicc.models.controlnet import ControlNet
 
     dtype = getattr(torch, a.dtype) if a.dtype else None
-    model = ControlNet.load(a.control) if a.control else load_models(a)
+    model = ControlNet.load(a.control, look=True) if a.control else load_models(a, look=True)
     print(model.save(a.out, layout=a.layout, dtype=dtype))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own lines would stand between the table's
@@ -61,7 +62,7 @@ class Row:
 KINDS = {  # by words of PyTorch's names for its operations; the first that fits
     "convolutions": ("conv",),
     "attention": ("attention",),
-    "matrix products": ("mm", "linear"),
+    "matrix products": ("mm", "linear", "matmul"),
     "normalisation": ("norm",),
     "optimizer": ("adam", "_foreach", "lerp", "addcdiv", "addcmul", "sqrt"),
     "copies": ("copy", "cat", "clone"),
@@ -114,7 +115,7 @@ def watch(run: Callable[[], Any]) -> tuple[int, Parts]:
 
     CUDA's allocator counts the bytes itself; on a CPU the profiler lists every allocation and release of PyTorch's.
     """
-    cuda = torch.cuda.is_available()
+    cuda = torch.cuda.is_available() and torch.cuda.memory_allocated() > 0  # the models lie there
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     if cuda:
         before = torch.cuda.memory_allocated()
@@ -122,7 +123,9 @@ def watch(run: Callable[[], Any]) -> tuple[int, Parts]:
     with profile(activities=activities, profile_memory=not cuda) as seen:
         run()
         wait()
-    spent = by_kind((e.key, (e.self_device_time_total if cuda else e.self_cpu_time_total)) for e in seen.key_averages())
+    # An operation's time on the device is its kernels'; these stand in the list as well, under names of their own.
+    operations = [e for e in seen.key_averages() if e.device_type == DeviceType.CPU and not e.is_user_annotation]
+    spent = by_kind((e.key, e.self_device_time_total if cuda else e.self_cpu_time_total) for e in operations)
     return (torch.cuda.max_memory_allocated() - before if cuda else most_held(seen)), spent
 
 

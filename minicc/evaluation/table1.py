@@ -75,7 +75,8 @@ def table1(
         features = torch.cat(list(batches(cell, sd, reader, out, count, seed)))
         figures[cell.name] = frechet(features, truth[:count])
         print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
-    (out / "table1.json").write_text(json.dumps({"n": n, "n_longest": n_longest, "seed": seed} | figures, indent=1))
+    if len(cells) == len(CELLS):
+        (out / "table1.json").write_text(json.dumps({"n": n, "n_longest": n_longest, "seed": seed} | figures, indent=1))
     return figures
 
 

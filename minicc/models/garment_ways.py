@@ -185,14 +185,16 @@ def in_way(start: ControlNet, unet: UNet, way: str = "joint", with_positions: bo
     return made
 
 
-def load_way(source: str | Path, unet: UNet, dtype: torch.dtype | None = None) -> ControlNet:
+def load_way(
+    source: str | Path, unet: UNet, dtype: torch.dtype | None = None, *, look: bool = False
+) -> ControlNet:  # fmt: skip
     """What `ControlNet.load` reads, and the folders of other ways, which say so in their config; dtype: None is the
-    U-Net's. Raises Error.
+    U-Net's. look: at every number, see there. Raises Error.
     """
     config = Path(source) / "config.json"
     way = json.loads(config.read_text()).get("garment_way") if config.is_file() else None
     if way is None:
-        return ControlNet.load(source, unet=unet, dtype=dtype)
+        return ControlNet.load(source, unet=unet, dtype=dtype, look=look)
     try:
         control = empty_of(way, json.loads(config.read_text()), unet)
         control.load_state_dict(load_file(config.with_name(FILE)))

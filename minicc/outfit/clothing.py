@@ -23,6 +23,7 @@ from minicc.data.samples import CLASSES, CLOTHES
 from minicc.errors import Error, WeightsError
 from minicc.outfit.compose import window
 from minicc.pipeline import SHIPPED, StableDiffusion
+from minicc.weights.fill import finite
 from minicc.weights.source import not_shipped
 
 T = 50  # timestep at which the U-Net looks: the least noise of the paper's 50, 150, 250
@@ -43,7 +44,8 @@ def features(sd: StableDiffusion, images: Tensor, t: int = T, empty: Tensor | No
     temb = sd.unet.embed_time(torch.full((len(z),), t, device=z.device))
     context = (sd.encode_text([""]) if empty is None else empty.to(z)).expand(len(z), -1, -1)
     h, skips = sd.unet.encode(x_t, temb, context)
-    return [*levels, *sd.unet.decoder_levels(h, skips, temb, context)]
+    decoded = sd.unet.decoder_levels(h, skips, temb, context)
+    return [finite(m, sd.vae) for m in levels] + [finite(m, sd.unet, sd.vae) for m in decoded]
 
 
 def looking(sd: StableDiffusion, t: int = T) -> Look:

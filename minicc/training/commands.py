@@ -57,11 +57,22 @@ def train_stage(a: Namespace) -> Path:
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
     """The attribute reader, new or trained, on dolls of its own split, in all combinations of clothes."""
     data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
-    vae = load_vae(a.vae, dtype=torch.float32).eval() if a.vae else None
+    vae = load_vae(a.vae, dtype=torch.float32, look=True).eval() if a.vae else None
     stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed), vae)
     announce(stage, data, config)
     train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
+    if a.reader:
+        average(stage.reader, load_reader(a.reader), a.old_share)
     return save_reader(stage.reader, a.out / "reader")
+
+
+@torch.no_grad()
+def average(module: torch.nn.Module, other: torch.nn.Module, share: float) -> None:
+    """θ ← (1 − share) θ + share θ_other: what was learned without what was forgotten (Wortsman et al. 2021, WiSE-FT,
+    arXiv 2109.01903, eq. 1).
+    """
+    for ours, theirs in zip(module.parameters(), other.parameters(), strict=True):
+        ours.lerp_(theirs.to(ours), share)
 
 
 def train_vae(a: Namespace, config: TrainConfig) -> Path:
@@ -73,7 +84,7 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
         raise Error("--decoder-only trains a trained VAE further: say which with --vae FOLDER")
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
-    vae = load_vae(a.vae, dtype=torch.float32) if a.vae else new_vae(config.seed)
+    vae = load_vae(a.vae, dtype=torch.float32, look=True) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
     stage = VAEStage(vae, in_range(held_out["image"]), decoder_only=a.decoder_only)
     data = Pictures(dolls, config.seed)
@@ -100,7 +111,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
-    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32).eval()
+    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
     if a.sd:
         sd = load(a.sd, device="cpu", look=True)
         sd.vae = vae if a.vae else sd.vae
@@ -120,7 +131,7 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
     whole, fresh = torch.float32, partial(seeded, lambda: ControlNet.from_unet(sd.unet), config.seed)
-    control = ControlNet.load(a.control, dtype=whole, unet=sd.unet) if a.control else fresh()
+    control = ControlNet.load(a.control, dtype=whole, unet=sd.unet, look=True) if a.control else fresh()
     control.to(whole)  # what learns does so in float32, whatever the locked models are kept in
     for model in (sd.unet, control):
         model.recompute = a.recompute
@@ -171,7 +182,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
     """
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
-    start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32)
+    start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32, look=True)
     control = in_way(start, sd.unet, a.variant, a.positions)
     if a.supervise and a.variant not in ("joint", "decoder"):
         raise Error(f"--supervise teaches joint attention, and --variant {a.variant} has none: leave one out")

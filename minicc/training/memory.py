@@ -85,7 +85,7 @@ class FusedAttention(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        fused = func is F.scaled_dot_product_attention and args[0].is_meta  # one that has numbers keeps them
+        fused = func is F.scaled_dot_product_attention and args[0].is_meta  # on real numbers attention runs as it is
         return Fused.apply(*args[:3]) if fused else func(*args, **kwargs or {})
 
 

@@ -44,7 +44,7 @@ class ReaderStage(Stage):
 @torch.no_grad()
 def reconstructed(vae: VAE, x: Tensor) -> Tensor:
     """The first half of the pictures as the VAE gives them back. x: (B, 3, H, W) in [-1, 1], in a random order."""
-    half = len(x) // 2
+    half = (len(x) + 1) // 2
     return torch.cat([vae.decode(vae.encode(x[:half]).mean).clamp(-1, 1).to(x), x[half:]])
 
 

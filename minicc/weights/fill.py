@@ -1,4 +1,4 @@
-"""Putting a state dict into a module: every key accounted for, every number looked at, no memory used twice."""
+"""Putting a state dict into a module: every key accounted for, numbers looked at, no memory used twice."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -40,7 +40,7 @@ def build(
     widest that the state has; where neither changes, the module's parameters *are* the given tensors. release: called
     now and then when numbers were copied, to let go of the file's pages. look: at every number, for NaN and infinity;
     else at all that are copied, and of mapped tensors at the first, as reading all would take longer than the loading
-    (`finite` then finds the others when they are used).
+    (`finite` names the others when a StableDiffusion or the detector uses them).
     Raises WeightsError: all missing, unexpected and mis-shaped keys in one, the first ten named; or a NaN or infinity.
     """
     dtype = dtype or widest(state)
@@ -112,10 +112,10 @@ def finite(x: Tensor, *made_by: nn.Module) -> Tensor:
     for module in made_by:
         for _ in looked_at(module.state_dict(), type(module).__name__):
             pass
-    dtype = str(x.dtype).removeprefix("torch.")
+    advice = ": load the model in float32 or bfloat16" if x.dtype == torch.float16 else ""
     raise Error(
         f"{' or '.join(type(module).__name__ for module in made_by)} gave NaN or infinity, and its weights are good: "
-        f"a number grew beyond {dtype}, or what came in was none. Load the model in float32 or bfloat16"
+        f"the input was not finite already, or a number grew beyond {str(x.dtype).removeprefix('torch.')}{advice}"
     )
 
 

@@ -71,9 +71,12 @@ def load_unet(source: Source, device: Device = None, dtype: Dtype = None, *, ema
     return unet_from(open_weights(source, "unet", dtype == torch.float16), device, dtype, ema)
 
 
-def load_vae(source: Source, device: Device = None, dtype: Dtype = None) -> VAE:
-    """A VAE from a diffusers folder or file (old or new attention names), a CompVis VAE or whole CompVis file."""
-    return vae_from(open_weights(source, "vae", dtype == torch.float16), device, dtype)
+def load_vae(source: Source, device: Device = None, dtype: Dtype = None, *, look: bool = False) -> VAE:
+    """A VAE from a diffusers folder or file (old or new attention names), a CompVis VAE or whole CompVis file.
+
+    look: see `load_stable_diffusion`.
+    """
+    return vae_from(replace(open_weights(source, "vae", dtype == torch.float16), look=look), device, dtype)
 
 
 def load_text_encoder(source: Source, device: Device = None, dtype: Dtype = None) -> nn.Module:
@@ -88,12 +91,14 @@ def load_controlnet(
     *,
     unet: UNet | None = None,
     difference: bool | None = None,
+    look: bool = False,
 ) -> ControlNet:
     """A ControlNet: diffusers folder or file, `control_model.*`, the same keys bare, or a whole v1.0 model.
 
     A difference file needs `unet`, the base it is added to; any other must fit it, if it is given, and comes to the
     U-Net's device and in its dtype, unless others are named. difference: None: it is one if it has the key
-    "difference", by which the tools that write such files mark them; True for a file that lacks the mark.
+    "difference", by which the tools that write such files mark them; True for a file that lacks the mark. look: see
+    `load_stable_diffusion`.
     """
     weights = open_weights(source, "controlnet", dtype == torch.float16)
     refuse_strangers(weights.state)
@@ -111,7 +116,7 @@ def load_controlnet(
 
     if unet is not None:
         device, dtype = device or unet.conv_in.weight.device, dtype or unet.conv_in.weight.dtype
-    control = build(make, state, weights.name, device, dtype, weights.release)
+    control = build(make, state, weights.name, device, dtype, weights.release, look)
     if unet is not None:
         control.check_fits(unet)
     return control

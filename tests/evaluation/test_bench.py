@@ -60,7 +60,7 @@ def test_the_time_goes_into_kinds_of_operations(sd):
 def test_an_operation_counts_once_and_the_unknown_as_the_rest():
     names = [
         "aten::mkldnn_convolution",
-        "aten::addmm",
+        "aten::matmul",
         "aten::native_group_norm",
         "aten::add",
         "aten::_fused_adamw_",

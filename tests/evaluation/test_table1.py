@@ -51,3 +51,12 @@ def test_the_table_has_a_row_for_every_number_of_steps():
     assert len(lines) == 2 + len(STEPS) + 2
     assert lines[2] == "| 10 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 |"
     assert lines[-1].endswith("floor 0.10")
+
+
+def test_chosen_cells_give_their_figures_and_leave_a_finished_table_alone(sd, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "once", lambda *_: lambda: {"features": torch.randn(2, 256)})
+    monkeypatch.setattr(module, "pictures", lambda dolls: torch.zeros(len(dolls), 3, 128, 128))
+    (tmp_path / "table1.json").write_text("finished")
+    found = module.table1(sd, AttributeReader(), tmp_path, n=2, n_longest=2, cells=CELLS[:1])
+    assert list(found) == ["floor", "floor 2", CELLS[0].name]
+    assert (tmp_path / "table1.json").read_text() == "finished"

@@ -5,6 +5,7 @@ import torch
 from minicc.data.dolls.facts import FACTS
 from minicc.evaluation.reader import AttributeReader
 from minicc.small import small_stable_diffusion
+from minicc.training.commands import average
 from minicc.training.data import in_range
 from minicc.training.draws import Draws
 from minicc.training.memory import estimate
@@ -24,8 +25,8 @@ def test_half_of_the_dolls_are_mirrored_and_the_same_position_gives_the_same():
 def test_half_of_a_readers_pictures_go_through_the_vae_and_the_vae_learns_nothing():
     vae, x = small_stable_diffusion().vae, torch.rand(5, 3, 128, 128, generator=torch.manual_seed(0)) * 2 - 1
     again = reconstructed(vae, x)
-    torch.testing.assert_close(again[:2], vae.decode(vae.encode(x[:2]).mean).clamp(-1, 1))
-    torch.testing.assert_close(again[2:], x[2:], rtol=0, atol=0)
+    torch.testing.assert_close(again[:3], vae.decode(vae.encode(x[:3]).mean).clamp(-1, 1))
+    torch.testing.assert_close(again[3:], x[3:], rtol=0, atol=0)
     stage = ReaderStage(AttributeReader(), vae)
     assert all(p.requires_grad != name.startswith("vae") for name, p in stage.named_parameters())
     batch = {"image": x, "facts": torch.zeros(5, len(FACTS), dtype=torch.uint8)}
@@ -33,3 +34,13 @@ def test_half_of_a_readers_pictures_go_through_the_vae_and_the_vae_learns_nothin
     loss.backward()
     assert loss.isfinite()
     assert estimate(stage, batch).activations < estimate(ReaderStage(AttributeReader()), batch).activations * 1.01
+
+
+def test_the_average_lies_between_both_readers_and_at_its_ends_is_one_of_them():
+    a, b = AttributeReader(), AttributeReader()
+    first, second = ([p.detach().clone() for p in reader.parameters()] for reader in (a, b))
+    for share, expected in ((0.0, first), (0.25, [0.75 * x + 0.25 * y for x, y in zip(first, second, strict=True)])):
+        average(a, b, share)
+        assert all(torch.allclose(p, e, atol=1e-6) for p, e in zip(a.parameters(), expected, strict=True))
+    average(a, b, 1.0)
+    assert all(torch.equal(p, e) for p, e in zip(a.parameters(), second, strict=True))
