@@ -55,10 +55,11 @@ def add_models(p: argparse.ArgumentParser, sd_help: str = SD_HELP, default: str 
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
 
 
-def add_sampling(p: argparse.ArgumentParser, guidance: float = 7.5) -> None:
-    """Options of the sampler. guidance: its default."""
+def add_sampling(p: argparse.ArgumentParser, guidance: float | None = None) -> None:
+    """Options of the sampler. guidance: its default; None: the model's usual."""
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
-    p.add_argument("--guidance", type=float, default=guidance, help=f"classifier-free guidance, 1 is none [{guidance}]")
+    usual = guidance or "7.5; tiny: 2.5"
+    p.add_argument("--guidance", type=float, default=guidance, help=f"classifier-free guidance, 1 is none [{usual}]")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at first, for many variants")
     p.add_argument("--out", type=Path, required=True)
@@ -188,7 +189,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--n", type=int, default=200, help="how many dolls [200]")
     p.add_argument("--seed", type=int, default=0, help="of the dolls and the noise; no training has seen them [0]")
     p.add_argument("--steps", type=int, default=50, help="DDIM steps [50]")
-    p.add_argument("--guidance", type=float, help="[5; phase2: 2]")
+    p.add_argument("--guidance", type=float, help="[7.5; tiny: 2.5; phase2: 2]")
     p.add_argument("--json", type=Path, help="write the figures to this file as well")
     p.set_defaults(run=run.run_evaluate)
 

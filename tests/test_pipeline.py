@@ -130,3 +130,10 @@ def test_a_compiled_model_is_one_graph_and_predicts_the_same(backend):
     expected = predicted()
     assert sd.compile(control, backend=backend, fullgraph=True) is sd
     torch.testing.assert_close(predicted(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_of_few_words_is_pushed_less_unless_told(monkeypatch):
+    tiny, small = minicc.load("tiny", device="cpu"), small_stable_diffusion()
+    assert (tiny.usual_guidance, small.usual_guidance) == (2.5, 7.5)
+    pictures = [tiny.generate(["a red dress"], steps=2, **given)[0].tobytes() for given in ({}, {"guidance": 2.5})]
+    assert pictures[0] == pictures[1] != tiny.generate(["a red dress"], steps=2, guidance=7.5)[0].tobytes()

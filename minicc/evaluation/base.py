@@ -40,7 +40,7 @@ class Question:
 
 
 def evaluate_base(
-    sd: StableDiffusion, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50, guidance: float = 5.0
+    sd: StableDiffusion, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50, guidance: float = 2.5
 ) -> Figures:
     """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
 

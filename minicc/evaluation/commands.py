@@ -29,12 +29,12 @@ def evaluate_stage(a: Namespace) -> None:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
     alone = {"vae": vae, "reader": reader}
     stages = {"base": base, "phase1": phase1, "detector": detector, "phase2": phase2}
-    a.guidance = a.guidance or (2.0 if a.stage == "phase2" else 5.0)
-    asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
     if a.stage in alone:
         figures = {"n": a.n, "seed": a.seed, **alone[a.stage](a)}
     else:
-        figures = {**asked, **stages[a.stage](a, load(a.sd, device=a.device, prediction=a.prediction))}
+        sd = load(a.sd, device=a.device, prediction=a.prediction)
+        a.guidance = a.guidance or (2.0 if a.stage == "phase2" else sd.usual_guidance)
+        figures = {**{name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))
     if "baselines" in figures:
         print("\n".join(table(figures)))

@@ -50,7 +50,7 @@ def variants(
     *,
     seeds: Sequence[int] = (0,),
     steps: int = 50,
-    guidance: float = 7.5,
+    guidance: float | None = None,
     negative: str = "",
     strength: float = 1.0,
     eta: float = 0.0,
@@ -62,9 +62,10 @@ def variants(
 
     control: None leaves the filling to the locked model alone. character: any size, RGB or RGBA (other modes are
     converted). mask: white over what shall change, same size.
-    guidance: classifier-free guidance on the text, 1 is none. strength: of the ControlNet. feather: grow the mask by so
-    many pixels. max_side: pictures with a longer side are worked on in the mask's neighbourhood (default: 1.5 times
-    the side that the model was trained for). Raises PictureError for a mask that does not fit or is empty.
+    guidance: classifier-free guidance on the text, 1 is none [the model's usual]. strength: of the ControlNet.
+    feather: grow the mask by so many pixels. max_side: pictures with a longer side are worked on in the mask's
+    neighbourhood (default: 1.5 times the side that the model was trained for). Raises PictureError for a mask that does
+    not fit or is empty.
     """
     warn_of_phase(control, 1)
     ready = prepare(sd, character, mask, feather, max_side)
@@ -147,8 +148,8 @@ def prepare(
 @torch.no_grad()
 def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
-    controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float = 7.5, negative: str = "", eta: float = 0.0,
-    progress: bool = False, put_back: bool = True, again: int = 3,
+    controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float | None = None, negative: str = "",
+    eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
@@ -166,7 +167,8 @@ def fill(
 
     moments = [steps * k // (again + 1) for k in range(1, again + 1)] if put_back else []
     context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
-    model = sd.guided(context, unprompted, guidance, controls=controls)
+    scale = sd.usual_guidance if guidance is None else guidance
+    model = sd.guided(context, unprompted, scale, controls=controls)
     inside = inside.to(known)
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
     return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)

@@ -82,7 +82,7 @@ class Phase1Stage(Stage):
         free, filled = (
             phase1.fill(
                 self.sd, images, masks, captions, range(len(images)), [Hinted.of(self.control, hint)],
-                steps=20, guidance=4.0, put_back=put_back,
+                steps=20, put_back=put_back,
             ).cpu()
             for put_back in (False, True)
         )  # fmt: skip
@@ -197,7 +197,7 @@ class BaseStage(Stage):
         """What the captions look like, 25 guided steps each, always from the same noise."""
         if not self.shown:
             return None
-        pictures = self.sd.generate(self.shown, steps=25, guidance=4.0, seed=0)
+        pictures = self.sd.generate(self.shown, steps=25, seed=0)
         half = (len(pictures) + 1) // 2
         return grid([to_tensors(row) for row in (pictures[:half], pictures[half:]) if row])
 
