@@ -217,6 +217,8 @@ def add_bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     types = ["float32", "bfloat16", "float16"]
     p.add_argument("--dtype", nargs="+", choices=types, default=types[:2], help="of the U-Net [float32 bfloat16]")
+    kinds = ["unet", "sampling", "garment", "training", "overhead"]  # as evaluation.bench.ROWS
+    p.add_argument("--rows", nargs="+", choices=kinds, default=kinds, help="only these [all]")
     p.set_defaults(run=run.run_bench)
 
 

@@ -184,5 +184,5 @@ def run_export(a: argparse.Namespace) -> None:
 def run_bench(a: argparse.Namespace) -> None:
     from minicc.evaluation.bench import bench
 
-    for line in bench(a.size, a.rounds, a.device, a.dtype):
+    for line in bench(a.size, a.rounds, a.device, a.dtype, a.rows):
         print(line, flush=True)

@@ -196,22 +196,24 @@ def garment_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: in
     return compare(what, wear, redress, 1.25, rounds, memory_goal=1.25)
 
 
+ROWS = ("unet", "sampling", "garment", "training", "overhead")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def bench(
-    size: str = "tiny", rounds: int = 5, device: str | None = None, dtypes: Sequence[str] = ("float32", "bfloat16")
-) -> Iterator[str]:
+    size: str = "tiny", rounds: int = 5, device: str | None = None, dtypes: Sequence[str] = ("float32", "bfloat16"),
+    chosen: Sequence[str] = ROWS,
+) -> Iterator[str]:  # fmt: skip
     """The whole table, line by line, the machine first; then where the time of the rows goes that miss a goal.
 
     size: "tiny", or "full" for Stable Diffusion 1.5's. dtypes: of the U-Net's rows; the others are computed in the
-    first of them.
+    first of them. chosen: which rows.
     """
     place = torch.device(device) if device else default_device()
     yield f"{machine(place)}; median of {rounds}\n"
     yield HEADER
     missed = []
-    for row in rows(size, rounds, place, [DTYPES[dtype] for dtype in dtypes]):
+    for row in rows(size, rounds, place, [DTYPES[dtype] for dtype in dtypes], chosen):
         yield str(row)
         missed += [] if row.met else [row.profile]
     if missed:
@@ -219,17 +221,23 @@ def bench(
         yield from missed
 
 
-def rows(size: str, rounds: int, place: torch.device, dtypes: Sequence[torch.dtype]) -> Iterator[Row]:
-    """All comparisons."""
+def rows(
+    size: str, rounds: int, place: torch.device, dtypes: Sequence[torch.dtype], chosen: Sequence[str] = ROWS
+) -> Iterator[Row]:
+    """The chosen comparisons."""
     sd = random_stable_diffusion(size).to(place, dtypes[0])
     batch = 8 if size == "tiny" else 1
     steps = 5 if size == "full" and place.type == "cpu" else 50
-    for dtype in dtypes:
+    for dtype in dtypes if "unet" in chosen else ():
         yield from unet_rows(sd.unet.config, size, dtype, place, batch, rounds)
-    yield sampling_row(sd, ControlNet.from_unet(sd.unet), steps, rounds)
-    yield garment_row(sd, ControlNet.from_unet(sd.unet), steps, rounds)
-    yield training_row(sd, batch, rounds)
-    yield overhead_row(sd, batch, rounds)
+    if "sampling" in chosen:
+        yield sampling_row(sd, ControlNet.from_unet(sd.unet), steps, rounds)
+    if "garment" in chosen:
+        yield garment_row(sd, ControlNet.from_unet(sd.unet), steps, rounds)
+    if "training" in chosen:
+        yield training_row(sd, batch, rounds)
+    if "overhead" in chosen:
+        yield overhead_row(sd, batch, rounds)
 
 
 def machine(device: torch.device) -> str:

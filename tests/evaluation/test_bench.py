@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from minicc.cli import parser
 from minicc.evaluation import bench
 from minicc.evaluation.compare import HEADER, KINDS, PROFILE, REST, Row, by_kind
 from minicc.small import small_controlnet, small_stable_diffusion
@@ -68,6 +69,13 @@ def test_an_operation_counts_once_and_the_unknown_as_the_rest():
     ]
     spent = by_kind((name, 1e6) for name in names)
     assert spent == dict.fromkeys(KINDS, 1.0) | {"attention": 0, "copies": 0, REST: 1}
+
+
+def test_only_the_chosen_rows_are_measured_and_the_command_line_knows_all(monkeypatch):
+    monkeypatch.setattr(bench, "random_stable_diffusion", lambda size: small_stable_diffusion())
+    (row,) = bench.rows("tiny", 1, torch.device("cpu"), [torch.float32], ["overhead"])
+    assert row.what.startswith("ControlNet training over fine-tuning")
+    assert parser().parse_args(["bench"]).rows == list(bench.ROWS)
 
 
 def test_only_rows_that_miss_a_goal_are_explained(monkeypatch):
