@@ -12,5 +12,5 @@ from minicc.training.stages import grid
 
 dolls = test_dolls(FIRST, 16)
 truth = pictures(dolls)
-drawn = generate(minicc.load("tiny"), [doll.caption for doll in dolls], steps=50, guidance=5.0, seed=0)
+drawn = generate(minicc.load("tiny"), [doll.caption for doll in dolls], steps=50, guidance=None, seed=0)
 grid([truth[:8], drawn[:8], truth[8:], drawn[8:]]).save(Path(__file__).with_name("samples.png"))

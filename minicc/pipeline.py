@@ -156,20 +156,22 @@ class StableDiffusion:
         for c in controls:
             text |= c.in_decoder(copies)
         speakers = [c.on(context) if guess_mode else c.on(branches, copies) for c in controls]
-        looked: list[bool] = []
+        first = True
 
         def control(x: Tensor, t: Tensor) -> Control | None:
             parts = [speaker(x, t) for speaker in speakers]
             return sum(parts[1:], parts[0]) if parts else None
 
         def model(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal first
             both, ts = torch.cat([x] * copies), torch.cat([t] * copies)
             c = control(x, t) if guess_mode else control(both, ts)
             if c is not None and guess_mode:
                 c = c.guess() if copies == 1 else on_second_half(c.guess())
             out = self.unet(both, ts, text, control=c)
-            if not looked:  # in one step: a GPU would be waited for in each
-                looked.append(finite(out, self.unet, *(c.net for c in controls)) is out)
+            if first:  # and in no other step, as it waits for a GPU
+                finite(out, self.unet, *(c.net for c in controls))
+                first = False
             if copies == 1:
                 return out
             uncond, cond = out.chunk(2)

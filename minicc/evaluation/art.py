@@ -70,7 +70,7 @@ class Drawing:
 
 def evaluate_art(
     sd: StableDiffusion, control: ControlNet, folder: Path, n: int = 200, seed: int = 0, steps: int = 50,
-    guidance: float = 2.5,
+    guidance: float | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Figures on up to n drawings of a folder, spread evenly, with `baselines` and `ceiling`. Raises PictureError."""
     samples = [sample for sample in read_folder(folder)[0] if complete(sample)]

@@ -40,8 +40,9 @@ class Question:
 
 
 def evaluate_base(
-    sd: StableDiffusion, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50, guidance: float = 2.5
-) -> Figures:
+    sd: StableDiffusion, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50,
+    guidance: float | None = None,
+) -> Figures:  # fmt: skip
     """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
 
     seed: of the dolls and of the noise. Returns attributes_all, attributes (one each), reader_on_truth (all at once),
@@ -80,7 +81,7 @@ def pictures(dolls: Sequence[Doll]) -> Tensor:
     return to_tensors(doll.image for doll in dolls)
 
 
-def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance: float, seed: int) -> Tensor:
+def generate(sd: StableDiffusion, captions: Sequence[str], steps: int, guidance: float | None, seed: int) -> Tensor:
     """A picture for each caption, (n, 3, 128, 128) in [-1, 1]; sixteen at a time, each batch from its own seed."""
     made = []
     for i in trange(0, len(captions), 16, desc="generating"):

@@ -34,7 +34,8 @@ def evaluate_stage(a: Namespace) -> None:
     else:
         sd = load(a.sd, device=a.device, prediction=a.prediction)
         a.guidance = a.guidance or (2.0 if a.stage == "phase2" else sd.usual_guidance)
-        figures = {**{name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}, **stages[a.stage](a, sd)}
+        asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
+        figures = {**asked, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))
     if "baselines" in figures:
         print("\n".join(table(figures)))

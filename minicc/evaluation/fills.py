@@ -32,7 +32,7 @@ class Ask(Protocol):
 
 
 def fills(
-    sd: StableDiffusion, control: ControlNet, asked: Sequence[Ask], steps: int, guidance: float
+    sd: StableDiffusion, control: ControlNet, asked: Sequence[Ask], steps: int, guidance: float | None
 ) -> Iterator[tuple[str, list[Image.Image]]]:
     """("ours", pictures), then the baselines "blend", "blind" and "mean", then the "ceiling"."""
     options = {"steps": steps, "guidance": guidance}

@@ -26,7 +26,7 @@ NO_TRACE = 0.9  # of the pixels in which old and new outline differ, so many mus
 
 def evaluate_phase1(
     sd: StableDiffusion, control: ControlNet, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50,
-    guidance: float = 2.5,
+    guidance: float | None = None,
 ) -> Figures:  # fmt: skip
     """The table of the model card: figures on n held-out dolls, `baselines` and the `ceiling`; see `figures`."""
     asked = swaps(n, seed)

@@ -39,7 +39,7 @@ LOOKED_AT = 400  # the timestep at which attention is measured: shapes are settl
 def evaluate_phase2(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, reader: AttributeReader, n: int = 200,
     seed: int = 0, steps: int = 50, guidance: float = 2.0, phase1: ControlNet | None = None,
-    plain: ControlNet | None = None, phase1_guidance: float = 2.5,
+    plain: ControlNet | None = None, phase1_guidance: float | None = None,
 ) -> Figures:  # fmt: skip
     """The table of the model card: `figures` under the detector's masks, `true_masks`, `baselines`, the `ceiling`.
 

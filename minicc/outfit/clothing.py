@@ -44,8 +44,9 @@ def features(sd: StableDiffusion, images: Tensor, t: int = T, empty: Tensor | No
     temb = sd.unet.embed_time(torch.full((len(z),), t, device=z.device))
     context = (sd.encode_text([""]) if empty is None else empty.to(z)).expand(len(z), -1, -1)
     h, skips = sd.unet.encode(x_t, temb, context)
-    decoded = sd.unet.decoder_levels(h, skips, temb, context)
-    return [finite(m, sd.vae) for m in levels] + [finite(m, sd.unet, sd.vae) for m in decoded]
+    maps = [*levels, *sd.unet.decoder_levels(h, skips, temb, context)]
+    finite(maps[-1], sd.vae, sd.unet)  # all others went into it
+    return maps
 
 
 def looking(sd: StableDiffusion, t: int = T) -> Look:

@@ -165,11 +165,11 @@ def fill(
     def anew(x_0: Tensor) -> Tensor:
         return sd.encode_image(torch.where(mask > 0.5, sd.decode_latents(x_0).to(image), image))
 
-    moments = [steps * k // (again + 1) for k in range(1, again + 1)] if put_back else []
     context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
     scale = sd.usual_guidance if guidance is None else guidance
     model = sd.guided(context, unprompted, scale, controls=controls)
     inside = inside.to(known)
+    moments = [] if inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
     return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)
 

@@ -56,12 +56,14 @@ def train_stage(a: Namespace) -> Path:
 
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
     """The attribute reader, new or trained, on dolls of its own split, in all combinations of clothes."""
+    if not 0 <= a.old_share <= 1 or (a.old_share and not a.reader):
+        raise Error(f"--old-share {a.old_share}: a share of --reader in the result, from 0 to 1; say which reader")
     data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
     vae = load_vae(a.vae, dtype=torch.float32, look=True).eval() if a.vae else None
     stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed), vae)
     announce(stage, data, config)
     train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
-    if a.reader:
+    if a.old_share:
         average(stage.reader, load_reader(a.reader), a.old_share)
     return save_reader(stage.reader, a.out / "reader")
 

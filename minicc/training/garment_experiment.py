@@ -123,10 +123,8 @@ def main() -> None:
     sd = load(a.sd, device="cpu", look=True)
     config = TrainConfig(a.out, steps=a.steps, batch=a.batch, lr=a.lr, seed=a.seed, device="cpu")
     chosen, rows = [arm for arm in ARMS if arm.name in a.arms], list[tuple[Arm, Figures]]()
-    reader, start = (
-        load_reader(a.reader) if a.reader else load_reader(),
-        load_way(a.control, sd.unet, look=True).float(),
-    )
+    reader = load_reader(a.reader) if a.reader else load_reader()
+    start = load_way(a.control, sd.unet, look=True).float()
     for row in compare(sd, start, reader, config, a.cache, chosen, a.dolls, a.n):
         rows.append(row)
         (a.out / "table.md").write_text("\n".join(table(rows)) + "\n")

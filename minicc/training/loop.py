@@ -131,9 +131,8 @@ def optimizer_of(stage: Stage, config: TrainConfig) -> torch.optim.Optimizer:
         return Muon(stage, lr=config.lr, weight_decay=config.weight_decay)
     parameters = [p for p in stage.parameters() if p.requires_grad]
     if not config.eight_bit:
-        return torch.optim.AdamW(
-            parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
-        )  # a third of the time
+        # fused: one kernel, which takes a third of the time of a loop over the weights
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as missing:

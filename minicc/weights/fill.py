@@ -105,7 +105,7 @@ def check_keys(expected: dict[str, list[int]], state: State, name: str) -> None:
 def finite(x: Tensor, *made_by: nn.Module) -> Tensor:
     """x, if all its numbers are finite. Else raises WeightsError with the key of a bad weight of those that made it.
 
-    Where all weights are good, it is Error: an overflow, which half precision knows.
+    Where all weights are good, it is Error: what came in was broken, or a number overflowed, as in half precision.
     """
     if is_finite(x.detach()):
         return x

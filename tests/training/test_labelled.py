@@ -1,7 +1,9 @@
 """What the attribute reader learns from."""
 
+import pytest
 import torch
 
+from minicc.cli import main
 from minicc.data.dolls.facts import FACTS
 from minicc.evaluation.reader import AttributeReader
 from minicc.small import small_stable_diffusion
@@ -44,3 +46,9 @@ def test_the_average_lies_between_both_readers_and_at_its_ends_is_one_of_them():
         assert all(torch.allclose(p, e, atol=1e-6) for p, e in zip(a.parameters(), expected, strict=True))
     average(a, b, 1.0)
     assert all(torch.equal(p, e) for p, e in zip(a.parameters(), second, strict=True))
+
+
+@pytest.mark.parametrize("options", [["--old-share", "0.5"], ["--reader", "r", "--old-share", "1.5"]])
+def test_a_share_of_no_reader_or_of_more_than_all_of_it_is_refused(tmp_path, capsys, options):
+    assert main(["train", "reader", "--out", str(tmp_path / "run"), *options]) == 2
+    assert "--old-share" in capsys.readouterr().err

@@ -190,7 +190,7 @@ def test_nothing_broken_is_exported(tmp_path: Path, monkeypatch, capsys, option)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_controlnets_nan_is_named_as_its_own(monkeypatch):
+def test_a_controlnets_nan_is_named_as_its_own():
     sd = small_stable_diffusion()
     control = small_controlnet(sd)
     control.conv_in.weight[0, 0, 0, 0] = float("nan")
