@@ -47,9 +47,15 @@ def parser() -> argparse.ArgumentParser:
 SD_HELP = "checkpoint file, diffusers folder, hub id, or a shipped name [tiny]"
 
 
-def add_models(p: argparse.ArgumentParser, sd_help: str = SD_HELP, default: str | None = "tiny") -> None:
+VAE_HELP = "another VAE in the place of the model's: file or folder, as of a fine-tuned decoder"
+
+
+def add_models(
+    p: argparse.ArgumentParser, sd_help: str = SD_HELP, default: str | None = "tiny", vae_help: str = VAE_HELP
+) -> None:
     """Options that say which models, where."""
     p.add_argument("--sd", default=default, help=sd_help)
+    p.add_argument("--vae", type=Path, help=vae_help)
     p.add_argument("--prediction", choices=["epsilon", "v_prediction"], help="for SD 2.x files that do not say")
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
@@ -131,15 +137,21 @@ def add_detect(p: argparse.ArgumentParser) -> None:
 
 def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
-    add_models(p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None)
-    p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
-    p.add_argument("--data", type=Path, help="phase1: folder of characters, masks, captions; detector: with masks")
-    p.add_argument("--held-out", type=Path, help="phase1: such a folder that tells which checkpoint is the best")
-    p.add_argument(
-        "--vae", type=Path,
-        help="base: a trained VAE [that of --sd, or the shipped one]; vae: one to go on from [new]; "
-        "reader: half of its pictures go through this one [none do]",
+    add_models(
+        p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None,
+        vae_help="vae: one to go on from [new]; base: a trained one [the shipped one]; reader: half of its pictures go "
+        "through it [none do]; else in the place of the model's, as a fine-tuned decoder",
     )  # fmt: skip
+    p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
+    p.add_argument(
+        "--data",
+        type=Path,
+        help="folder of characters; phase1: with masks, captions; detector: "
+        "with masks; phase2: in two outfits, and the garments",
+    )
+    p.add_argument(
+        "--held-out", type=Path, help="phase1, phase2, vae: such a folder that tells which checkpoint is the best"
+    )
     p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
     p.add_argument(
         "--old-share", type=float, default=0.0, metavar="SHARE",
@@ -175,15 +187,14 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
-    add_models(p)
-    p.add_argument("--vae", type=Path, help="vae: its folder or file [the shipped one]")
+    add_models(p, vae_help="vae: its folder or file [the shipped one]; else in the place of the model's")
     p.add_argument("--detector", default="tiny", help="detector: folder, or the shipped one [tiny]")
     p.add_argument("--control", help="phase1, phase2: file, folder or shipped name [tiny-phase1, tiny-phase2]")
     p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [left out]")
     p.add_argument("--plain", help="phase2: the ControlNet of the baseline with a plain hint [left out]")
     p.add_argument("--labels", type=int, nargs="*", default=[1, 5, 20, 100], help="detector: numbers of labels")
     p.add_argument(
-        "--data", type=Path, help="phase1: characters in two outfits each; detector: a folder with train and val"
+        "--data", type=Path, help="phase1, phase2: characters in two outfits; detector: a folder with train and val"
     )
     p.add_argument("--reader", type=Path, help="folder of the attribute reader [the shipped one]")
     p.add_argument("--n", type=int, default=200, help="how many dolls [200]")

@@ -302,16 +302,18 @@ def load(
     dtype: torch.dtype | None = None,
     prediction: str | None = None,
     look: bool = False,
+    vae: str | Path | None = None,
 ) -> StableDiffusion:
     """A Stable Diffusion: "tiny" (shipped), a CompVis .safetensors or .ckpt, a diffusers folder, or a hub id.
 
     device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
     prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. look: at every number of the file now,
-    for NaN; else one behind the first of a tensor is found when it is used. Raises WeightsError.
+    for NaN; else one behind the first of a tensor is found when it is used. vae: file or folder of another one, to use
+    in the place of the model's, as fine-tuned decoders are. Raises WeightsError.
     """
     device = usable(device) if device else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else None)
-    parts = load_stable_diffusion(source, device, dtype, prediction, look=look)
+    parts = load_stable_diffusion(source, device, dtype, prediction, vae=vae, look=look)
     pad = 0 if parts.family.startswith("sd2") and parts.tokenizer_source is None else None
     return StableDiffusion(
         unet=lock(parts.unet),

@@ -33,7 +33,7 @@ def load_models(a: argparse.Namespace, look: bool = False) -> "StableDiffusion":
     import minicc
 
     dtype = getattr(torch, a.dtype) if a.dtype else None
-    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, look=look)
+    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, look=look, vae=a.vae)
     note(*sd.notes)
     return sd
 

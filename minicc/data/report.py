@@ -12,6 +12,8 @@ MISSING = {  # what a sample may lack, and the note on it
     "caption": "no caption",
     "mask": "no mask",
     "clothes": "its mask shows no clothes",
+    "garment": "no picture of a garment",
+    "target": "no picture of the character in that garment",
 }
 
 

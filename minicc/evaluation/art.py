@@ -4,10 +4,11 @@ Nobody reads these pictures' attributes; what can be judged is the colour of eac
 that nothing changed outside. The baselines are those of the dolls.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -68,20 +69,29 @@ class Drawing:
         return np.where(clothes(after, self.sample.changed), after, 0)
 
 
+D = TypeVar("D", bound=Drawing)
+
+
 def evaluate_art(
     sd: StableDiffusion, control: ControlNet, folder: Path, n: int = 200, seed: int = 0, steps: int = 50,
     guidance: float | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Figures on up to n drawings of a folder, spread evenly, with `baselines` and `ceiling`. Raises PictureError."""
-    samples = [sample for sample in read_folder(folder)[0] if complete(sample)]
-    if not samples:
-        columns = "person_a, mask_a, person_b, mask_b, garment_b_text"
-        raise PictureError(f"{folder}: no character in two outfits; expected a metadata file with columns {columns}")
-    chosen = samples[:: max(1, len(samples) // n)][:n]
-    asked = [one for one in (Drawing(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
+    asked = drawings(folder, n, seed, Drawing)
     measured = {name: figures(made, asked) for name, made in fills(sd, control, asked, steps, guidance)}
     ours, ceiling = measured.pop("ours"), measured.pop("ceiling")
     return {"drawings": len(asked), **ours, "ceiling": ceiling, "baselines": measured}
+
+
+def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[Sample], bool] | None = None) -> list[D]:
+    """Up to n drawings of a folder, spread evenly, whose answer is known. Raises PictureError if there are none."""
+    samples = [sample for sample in read_folder(folder)[0] if (usable or complete)(sample)]
+    chosen = samples[:: max(1, len(samples) // n)][:n]
+    asked = [one for one in (kind(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
+    if not asked:
+        columns = "person_a, mask_a, person_b, mask_b, garment_b, garment_b_text"
+        raise PictureError(f"{folder}: no character in two outfits; expected a metadata file with columns {columns}")
+    return asked
 
 
 def complete(sample: Sample) -> bool:

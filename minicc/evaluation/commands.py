@@ -7,6 +7,7 @@ import torch
 
 from minicc.errors import Error
 from minicc.evaluation.art import evaluate_art
+from minicc.evaluation.art_wears import evaluate_phase2_on
 from minicc.evaluation.base import evaluate_base, evaluate_reader
 from minicc.evaluation.detector import evaluate_detector
 from minicc.evaluation.detector_art import evaluate_detector_on
@@ -32,7 +33,7 @@ def evaluate_stage(a: Namespace) -> None:
     if a.stage in alone:
         figures = {"n": a.n, "seed": a.seed, **alone[a.stage](a)}
     else:
-        sd = load(a.sd, device=a.device, prediction=a.prediction)
+        sd = load(a.sd, device=a.device, prediction=a.prediction, vae=a.vae)
         a.guidance = a.guidance or (2.0 if a.stage == "phase2" else sd.usual_guidance)
         asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
         figures = {**asked, **stages[a.stage](a, sd)}
@@ -65,15 +66,19 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
 
 
 def phase2(a: Namespace, sd: StableDiffusion) -> Figures:
-    """On dolls; `--phase1` and `--plain` name the ControlNets of two baselines."""
+    """On dolls; with `--data` on a folder of characters. `--phase1`, `--plain`: the ControlNets of two baselines."""
     control, one, plain = (
         load_way(source, sd.unet).eval() if source else None
         for source in (a.control or "tiny-phase2", a.phase1, a.plain)
     )
     assert control is not None
     warn_of_phase(control, 2)
-    detector, reader = ClothingDetector.load(a.detector), reader_of(a)
-    return evaluate_phase2(sd, control, detector, reader, a.n, a.seed, a.steps, a.guidance, one, plain)
+    detector = ClothingDetector.load(a.detector)
+    if a.data:
+        if plain:
+            raise Error("--plain is a baseline on dolls: leave it out with --data")
+        return evaluate_phase2_on(sd, control, detector, a.data, a.n, a.seed, a.steps, a.guidance, one)
+    return evaluate_phase2(sd, control, detector, reader_of(a), a.n, a.seed, a.steps, a.guidance, one, plain)
 
 
 def detector(a: Namespace, sd: StableDiffusion) -> Figures:

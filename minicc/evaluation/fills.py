@@ -49,16 +49,21 @@ def redressed(
     """What phase 1 makes of every question, up to sixteen of one size at a time. options: of `phase1.batch`."""
     pictures: list[Image.Image] = []
     ready = [phase1.prepare(sd, one.character, one.mask) for one in asked]
-    pairs = zip(ready, asked, strict=True)
-    with tqdm(total=len(asked), desc=name) as bar:
-        for _, same in groupby(pairs, key=lambda pair: pair[0].place.padded):
-            group = list(same)
-            for i in range(0, len(group), BATCH):
-                places, part = zip(*group[i : i + BATCH], strict=True)
-                prompts, seeds = [one.prompt for one in part], [one.seed for one in part]
-                pictures += [r.image for r in phase1.batch(sd, control, places, prompts, seeds, **options)]  # type: ignore[arg-type]
-                bar.update(len(part))
+    for part in alike(ready, name):
+        prompts, seeds = [asked[i].prompt for i in part], [asked[i].seed for i in part]
+        results = phase1.batch(sd, control, [ready[i] for i in part], prompts, seeds, **options)  # type: ignore[arg-type]
+        pictures += [result.image for result in results]
     return pictures
+
+
+def alike(ready: Sequence[phase1.Ready], name: str) -> Iterator[list[int]]:
+    """Positions of neighbours that are worked on at one size, up to sixteen at a time, with a progress bar."""
+    with tqdm(total=len(ready), desc=name) as bar:
+        for _, same in groupby(range(len(ready)), key=lambda i: ready[i].place.padded):
+            group = list(same)
+            for start in range(0, len(group), BATCH):
+                yield group[start : start + BATCH]
+                bar.update(len(group[start : start + BATCH]))
 
 
 def through_vae(sd: StableDiffusion, one: Ask) -> Image.Image:

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from minicc.data.dolls import FACTS
 from minicc.data.tensors import on_white, to_tensor, to_tensors
 from minicc.evaluation.edits import average, mean_delta_e, outside_change
-from minicc.evaluation.fills import redressed
+from minicc.evaluation.fills import Ask, redressed
 from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
-from minicc.evaluation.wears import Wear, dressed, found_masks, wears
+from minicc.evaluation.wears import Dressing, Wear, dressed, found_masks, wears
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import Recording, keys_values
 from minicc.models.controlnet import ControlNet
@@ -78,7 +78,7 @@ def evaluate_phase2(
 class Masked:
     """A question to phase 1: the same one, in words, under another mask; an empty one becomes a single pixel."""
 
-    one: Wear
+    one: Dressing
     found: np.ndarray
 
     @property
@@ -146,15 +146,15 @@ def own_is_nearer(result: np.ndarray, truth: np.ndarray, one: Wear) -> list[floa
     return [float("nan") if np.isnan(to_own) else float(to_own < other) for other in to_others]
 
 
-def reconstruction(sd: StableDiffusion, one: Wear) -> Image.Image:
+def reconstruction(sd: StableDiffusion, one: Ask) -> Image.Image:
     """The true picture through the VAE, pasted inside the true mask: no sampler can be expected to do better."""
     again = sd.decode_latents(sd.encode_image(prepare(sd, one.truth, one.mask).image))[0]
     return prepare(sd, one.character, one.mask).result(again, "", one.seed).image
 
 
-def mean_paste(one: Wear, mask: np.ndarray) -> Image.Image:
+def mean_paste(one: Dressing, mask: np.ndarray) -> Image.Image:
     """The garment's mean colour all over the mask."""
-    seen = placed(one.garment, one.after.size)
+    seen = placed(one.garment, one.character.width)
     pixels = np.array(one.character)
     pixels[mask] = 255  # the alpha, if there is one
     pixels[mask, :3] = np.asarray(seen.picture)[seen.shown].mean(0).round()

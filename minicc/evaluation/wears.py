@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.data.tensors import to_image, to_tensor, to_tensors
 from minicc.errors import PictureError
 from minicc.evaluation.base import FIRST, Question
+from minicc.evaluation.fills import Ask, alike
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
@@ -22,8 +24,6 @@ from minicc.outfit.garment import Placed, placed
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
 from minicc.training.phase2_stage import moved, moved_points, variation
-
-BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,14 @@ def others_of_kind(own: Garment, random: np.random.Generator) -> Garment:
             return other
 
 
-def found_masks(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Wear]) -> list[np.ndarray]:
+class Dressing(Ask, Protocol):
+    """One question to phase 2, its answer known."""
+
+    @property
+    def garment(self) -> Image.Image: ...
+
+
+def found_masks(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Dressing]) -> list[np.ndarray]:
     """The detector's own masks; nothing where it finds no clothes."""
     masks = []
     for one in tqdm(asked, desc="finding clothes"):
@@ -112,16 +119,18 @@ def found_masks(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence
 
 
 def dressed(
-    sd: StableDiffusion, control: ControlNet, asked: Sequence[Wear], masks: Sequence[np.ndarray], name: str,
+    sd: StableDiffusion, control: ControlNet, asked: Sequence[Dressing], masks: Sequence[np.ndarray], name: str,
     **options: object,
 ) -> list[Image.Image]:  # fmt: skip
     """What phase 2 makes of every question under these masks; the character itself where a mask is empty."""
-    made: dict[int, Image.Image] = {}
+    pictures = [one.character for one in asked]
     todo = [i for i, mask in enumerate(masks) if mask.any()]
-    for start in tqdm(range(0, len(todo), BATCH), desc=name):
-        part = todo[start : start + BATCH]
-        ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in part]
-        garments = to_tensors(placed(asked[i].garment, sd.side).picture for i in part)
-        results = phase2.batch(sd, control, ready, garments, [asked[i].seed for i in part], **options)  # type: ignore[arg-type]
-        made |= {i: result.image for i, result in zip(part, results, strict=True)}
-    return [made.get(i, one.character) for i, one in enumerate(asked)]
+    ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in todo]
+    for part in alike(ready, name):
+        those = [asked[todo[i]] for i in part]
+        garments = to_tensors(placed(one.garment, sd.side).picture for one in those)
+        seeds = [one.seed for one in those]
+        results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **options)  # type: ignore[arg-type]
+        for i, result in zip(part, results, strict=True):
+            pictures[todo[i]] = result.image
+    return pictures

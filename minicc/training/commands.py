@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from minicc.data.folder import PictureFolder
@@ -23,6 +24,7 @@ from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
+from minicc.training.folders import FolderPictures, WornFolder, WornPictures
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
 from minicc.training.phase2_stage import Phase2Stage, Worn
@@ -78,30 +80,50 @@ def average(module: torch.nn.Module, other: torch.nn.Module, share: float) -> No
 
 
 def train_vae(a: Namespace, config: TrainConfig) -> Path:
-    """The tiny VAE on dolls and their garments, from the start or from a trained one; saved as a diffusers folder.
+    """The tiny VAE on dolls and their garments, or on a folder of drawings in another style, from the start or from a
+    trained one; saved as a diffusers folder.
 
     Its scaling factor is measured at the end. With the decoder alone in training, latents and factor stay.
     """
     if a.decoder_only and not a.vae:
         raise Error("--decoder-only trains a trained VAE further: say which with --vae FOLDER")
-    dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
-    held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
+    if a.data:
+        data, characters = vae_folder(a, a.data)
+        held_out, shown = vae_folder(a, a.held_out) if a.held_out else (None, characters)
+    else:
+        data, characters = vae_dolls(a, "train", a.dolls)
+        held_out, shown = vae_dolls(a, "val", SHOWN)
     vae = load_vae(a.vae, dtype=torch.float32, look=True) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
-    stage = VAEStage(vae, in_range(held_out["image"]), decoder_only=a.decoder_only)
-    data = Pictures(dolls, config.seed)
+    stage = VAEStage(vae, shown[:SHOWN], decoder_only=a.decoder_only)
     announce(stage, data, config)
-    train(stage, data, config, Pictures(held_out, config.seed))
+    train(stage, data, config, held_out)
     vae = stage.vae.eval()
     if not a.decoder_only:
-        vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, dolls["image"][:512]))
+        vae.config = replace(vae.config, scaling_factor=scaling_factor(vae, characters))
     return save_vae(vae, a.out / "vae")
 
 
+def vae_dolls(a: Namespace, split: str, count: int) -> tuple[Dataset, Tensor]:
+    """What the VAE learns from, and up to 512 of the characters, (N, 3, H, W) in [-1, 1]."""
+    dolls = draw_dolls(a.cache, split, count, a.size or 128)
+    return Pictures(dolls, a.seed), in_range(dolls["image"][:512])
+
+
+def vae_folder(a: Namespace, folder: Path) -> tuple[Dataset, Tensor]:
+    """The same of a folder of drawings."""
+    pictures = PictureFolder(folder, size=a.size or 128)
+    characters = [pictures[i]["image"] for i in range(min(512, len(pictures)))]
+    return FolderPictures(pictures, a.seed), torch.stack(characters)  # type: ignore[arg-type]
+
+
 @torch.no_grad()
-def scaling_factor(vae: VAE, images: torch.Tensor) -> float:
-    """1 / the standard deviation of latents: what makes them unit variance (Rombach et al. 2022, appendix G)."""
-    means = [vae.encode(in_range(batch)).mean for batch in images.split(32)]
+def scaling_factor(vae: VAE, images: Tensor) -> float:
+    """1 / the standard deviation of latents: what makes them unit variance (Rombach et al. 2022, appendix G).
+
+    images: (N, 3, H, W) in [-1, 1].
+    """
+    means = [vae.encode(batch).mean for batch in images.split(32)]
     return round(1 / torch.cat(means).std().item(), 5)
 
 
@@ -113,11 +135,10 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
-    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
     if a.sd:
-        sd = load(a.sd, device="cpu", look=True)
-        sd.vae = vae if a.vae else sd.vae
+        sd = load(a.sd, device="cpu", look=True, vae=a.vae)
     else:
+        vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
         sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
@@ -131,7 +152,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
-    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
+    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
     whole, fresh = torch.float32, partial(seeded, lambda: ControlNet.from_unet(sd.unet), config.seed)
     control = ControlNet.load(a.control, dtype=whole, unet=sd.unet, look=True) if a.control else fresh()
     control.to(whole)  # what learns does so in float32, whatever the locked models are kept in
@@ -142,12 +163,16 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
-    seen = held_out or data
-    shown = [seen[i, i] for i in range(min(6, len(seen)))]
-    stage = Phase1Stage(sd, control, a.drop, shown=[sample for sample in shown if sample["mask"].any()])
+    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data))
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
+
+
+def some(data: Dataset) -> list[dict]:
+    """The first six samples, for a validation sheet; those with an empty mask have nothing to show."""
+    first = [data[i, i] for i in range(min(6, len(data)))]  # type: ignore[arg-type]
+    return [sample for sample in first if sample["mask"].any()]
 
 
 def locked_dtype(a: Namespace) -> torch.dtype:
@@ -171,28 +196,39 @@ def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> P
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     """The user's own characters, and their mirror images; those without a mask or a caption teach nothing here."""
     pictures = PictureFolder(folder, size=a.size or sd.side, needs=("mask", "clothes", "caption"))
-    captions = [sample.caption for sample in pictures.samples]
-    name = f"{folder.resolve().name}-{pictures.size}"
+    return Painted(pictures, *encoded(a, sd, pictures, folder.resolve().name), a.seed)
+
+
+def encoded(a: Namespace, sd: StableDiffusion, pictures: PictureFolder, name: str) -> tuple[Tensor, Tensor]:
+    """The latents of a folder's pictures, both ways round, and the contexts of their captions; kept in the cache."""
+    name, captions = f"{name}-{pictures.size}", [sample.caption for sample in pictures.samples]
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
-    context = contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
-    return Painted(pictures, latents, context, a.seed)
+    return latents, contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
 
 
 def train_phase2(a: Namespace, config: TrainConfig) -> Path:
-    """Phase 2 on paper dolls, from phase 1's ControlNet; saved as a diffusers folder, of phase 1's shape.
+    """Phase 2 on paper dolls or on a folder of characters in two outfits, from phase 1's ControlNet; saved as a
+    diffusers folder, of phase 1's shape.
 
     `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
     """
-    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True)
+    sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
     start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32, look=True)
     control = in_way(start, sd.unet, a.variant, a.positions)
     if a.supervise and a.variant not in ("joint", "decoder"):
         raise Error(f"--supervise teaches joint attention, and --variant {a.variant} has none: leave one out")
+    if a.supervise and a.data:
+        raise Error(
+            "--supervise needs to know which pixel of the garment went where; --data does not tell: leave one out"
+        )
     for model in (sd.unet, control):
         model.recompute = a.recompute
-    held_out = phase2_dolls(a, sd, "val", SHOWN)
-    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=[held_out[i, i] for i in range(6)])
-    data = phase2_dolls(a, sd, "train", a.dolls)
+    if a.data:
+        data: Dataset = phase2_folder(a, sd, a.data)
+        held_out: Dataset | None = phase2_folder(a, sd, a.held_out) if a.held_out else None
+    else:
+        data, held_out = phase2_dolls(a, sd, "train", a.dolls), phase2_dolls(a, sd, "val", SHOWN)
+    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=some(held_out or data))
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
@@ -207,9 +243,15 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
     return Worn(dolls, worn, clothed.latents[:, 0], clothed.context, a.seed, vary=split == "train", where=where)
 
 
+def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:
+    """The user's own characters in second outfits, and the garments that these show."""
+    pictures = WornPictures(folder, a.size or sd.side)
+    return WornFolder(pictures, *encoded(a, sd, pictures, f"{folder.resolve().name}-worn"), a.seed)
+
+
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
-    sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True)
+    sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
     data: Dataset
     if a.data:
         data, held_out = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed), None

@@ -18,6 +18,7 @@ from minicc.models.zero_conv import lock
 from minicc.outfit import phase2
 from minicc.outfit.compose import latent_mask, make_hint
 from minicc.outfit.garment import looked_at
+from minicc.outfit.phase1 import prepare
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
@@ -69,10 +70,8 @@ class Phase2Stage(Phase1Stage):
         if not self.shown:
             return None
         images, masks, garments = (torch.stack([s[name] for s in self.shown]) for name in ("image", "mask", "garment"))
-        made = [
-            phase2.generate(self.sd, self.control, to_image(x), to_image(g), mask=m[0].numpy() > 0, steps=20).image
-            for x, m, g in zip(images, masks, garments, strict=True)
-        ]
+        ready = [prepare(self.sd, to_image(x), m[0].numpy() > 0) for x, m in zip(images, masks, strict=True)]
+        made = [r.image for r in phase2.batch(self.sd, self.control, ready, garments, [0] * len(ready), steps=20)]
         hints = make_hint(images, masks).clamp(min=0) * 2 - 1
         return grid([images, garments, hints, to_tensors(made)])
 

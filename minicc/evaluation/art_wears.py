@@ -1,0 +1,142 @@
+"""`minicc evaluate phase2 --data FOLDER`: the same questions on characters that artists drew in two outfits each.
+
+What the dolls' attributes tell there, garments' colours tell here. Whose garment it is, is asked the other way round
+than of dolls: nobody drew these characters in a third outfit, so each is dressed in another's garment as well.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from minicc.data.pictures import open_picture
+from minicc.data.samples import Sample, clothes
+from minicc.data.tensors import on_white
+from minicc.errors import PictureError
+from minicc.evaluation.art import Drawing, complete, drawings
+from minicc.evaluation.edits import average, colours_right, mean_delta_e, outside_change
+from minicc.evaluation.fills import redressed
+from minicc.evaluation.goals import Figures
+from minicc.evaluation.metrics import ssim_map
+from minicc.evaluation.phase2 import Masked, cover, mean_paste, reconstruction
+from minicc.evaluation.wears import dressed, found_masks
+from minicc.models.controlnet import ControlNet
+from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.garment import placed
+from minicc.pipeline import StableDiffusion
+
+
+@dataclass(frozen=True)
+class WornDrawing(Drawing):
+    """An artist's character, the picture of a garment, and the same character in it."""
+
+    @cached_property
+    def garment(self) -> Image.Image:
+        assert self.sample.garment is not None
+        return open_picture(self.sample.garment)
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """(H, W) bool: what changes, in either outfit, and nothing else."""
+        before, after = (clothes(index, self.sample.changed) for index in self.worn)
+        return before | after
+
+    def in_garment_of(self, other: "WornDrawing") -> "WornDrawing":
+        """The same character, asked to wear what the other was asked to."""
+        return replace(self, sample=replace(self.sample, garment=other.sample.garment))
+
+
+def evaluate_phase2_on(
+    sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, folder: Path, n: int = 200, seed: int = 0,
+    steps: int = 50, guidance: float = 2.0, phase1: ControlNet | None = None,
+) -> dict[str, object]:  # fmt: skip
+    """`figures` under the detector's masks, `true_masks`, `baselines` and the `ceiling`, as for dolls.
+
+    On up to n drawings of a folder, spread evenly; phase1: the ControlNet of the baseline that is given words. Raises
+    PictureError if the folder has no such drawings.
+    """
+    asked = drawings(folder, n, seed, WornDrawing, lambda sample: complete(sample) and wearable(sample))
+    goal = [reconstruction(sd, one) for one in asked]
+    found, true = found_masks(sd, detector, asked), [one.mask for one in asked]
+    swapped = [one.in_garment_of(other) for one, other in zip(asked, others(asked), strict=True)]
+
+    def worn(masks: Sequence[np.ndarray], name: str) -> Figures:
+        made, wrong = (
+            dressed(sd, control, those, masks, what, steps=steps, guidance=guidance)
+            for those, what in ((asked, name), (swapped, f"{name}, another's garment"))
+        )
+        return {**figures(made, asked, masks, goal), "own_over_other": own_is_nearer(made, wrong, asked)}
+
+    pasted = [mean_paste(one, mask) for one, mask in zip(asked, found, strict=True)]
+    baselines = {"mean": figures(pasted, asked, found, goal)}
+    if phase1:
+        words = [Masked(one, mask) for one, mask in zip(asked, found, strict=True)]
+        spoken = redressed(sd, phase1, words, "phase1_caption", steps=steps)
+        baselines["phase1_caption"] = figures(spoken, asked, found, goal)
+    return {
+        "drawings": len(asked),
+        **worn(found, "phase2"),
+        **cover(found, true),
+        "true_masks": worn(true, "true masks"),
+        "ceiling": figures(goal, asked, true, goal),
+        "baselines": baselines,
+    }
+
+
+def wearable(sample: Sample) -> bool:
+    """Whether there is a garment that can be cut out; if it cannot, a warning says why it is left out."""
+    if sample.garment is None:
+        return False
+    try:
+        placed(open_picture(sample.garment), 8)
+    except PictureError as error:
+        warnings.warn(f"{sample.name} is left out: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def others(asked: Sequence[WornDrawing]) -> list[WornDrawing]:
+    """For each drawing the next one that changes the same kinds of clothes and shows another garment; else itself."""
+    found = []
+    for i, one in enumerate(asked):
+        following = [*asked[i + 1 :], *asked[:i]]
+        alike = (o for o in following if set(o.sample.changed) == set(one.sample.changed) and unlike(o, one))
+        found.append(next(alike, one))
+    return found
+
+
+def unlike(a: WornDrawing, b: WornDrawing) -> bool:
+    return a.garment.size != b.garment.size or a.garment.tobytes() != b.garment.tobytes()
+
+
+def figures(
+    pictures: Sequence[Image.Image], asked: Sequence[WornDrawing], masks: Sequence[np.ndarray],
+    goal: Sequence[Image.Image],
+) -> Figures:  # fmt: skip
+    """colour: garments whose colour has the truth's name; delta_e, delta_e_raw, ssim, outside_max: as for dolls."""
+    seen, aim, truth = ([np.asarray(on_white(p)) for p in ps] for ps in (pictures, goal, [one.truth for one in asked]))
+    rows = list(zip(seen, aim, truth, asked, strict=True))
+    return {
+        "colour": average([ok for x, _, y, one in rows for ok in colours_right(x, y, one.asked_for)]),
+        "delta_e": average([mean_delta_e(x, y, one.asked_for > 0) for x, y, _, one in rows]),
+        "delta_e_raw": average([mean_delta_e(x, y, one.asked_for > 0) for x, _, y, one in rows]),
+        "ssim": average([float(ssim_map(x, y)[one.mask].mean()) for x, y, _, one in rows]),
+        "outside_max": max(outside_change(o.character, p, m) for o, p, m in zip(asked, pictures, masks, strict=True)),
+    }
+
+
+def own_is_nearer(own: Sequence[Image.Image], wrong: Sequence[Image.Image], asked: Sequence[WornDrawing]) -> float:
+    """The share of drawings whose own garment brings them nearer to the truth, by mean ΔE2000 where it is worn, than
+    another's; drawings without another are left out, and nan is of none.
+    """
+    nearer = []
+    for x, y, one, other in zip(own, wrong, asked, others(asked), strict=True):
+        truth, where = np.asarray(on_white(one.truth)), one.asked_for > 0
+        distances = [mean_delta_e(np.asarray(on_white(p)), truth, where) for p in (x, y)]
+        if other is not one and not np.isnan(distances).any():
+            nearer.append(float(distances[0] < distances[1]))
+    return average(nearer)

@@ -1,0 +1,105 @@
+"""What the user's own folders teach beside phase 1: the VAE drawings in their style, phase 2 garments being worn."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from minicc.data.folder import PictureFolder, resize, square
+from minicc.data.pictures import open_picture
+from minicc.data.samples import Sample, clothes, image_of, index_of
+from minicc.data.tensors import on_white, to_tensor
+from minicc.errors import PictureError
+from minicc.outfit.garment import garment_picture
+from minicc.training.data import Key, Painted
+from minicc.training.draws import rng
+from minicc.training.phase2_stage import varied
+
+
+class FolderPictures(Dataset):
+    """A folder's characters for the VAE, and now and then a garment alone; half of them mirrored."""
+
+    def __init__(self, pictures: PictureFolder, seed: int, flats: float = 0.25):
+        """flats: the share of garments, where a sample has one that can be cut out."""
+        self.pictures, self.seed, self.flats = pictures, seed, flats
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        index, position = key
+        which, mirror = rng(self.seed, position, 3).random(2)
+        garment = self.garment(index) if which < self.flats else None
+        if garment is None:
+            sample: dict[str, Any] = self.pictures[index]
+            image, clothes = sample["image"], sample["mask"] > 0
+        else:
+            image, clothes = garment, (garment < 1).any(0, keepdim=True)
+        if mirror < 0.5:
+            image, clothes = image.flip(-1), clothes.flip(-1)
+        return {"image": image, "clothes": clothes, "name": self.pictures.samples[index].name}
+
+    def garment(self, index: int) -> Tensor | None:
+        """(3, size, size) in [-1, 1], on white; None if there is none, or none that can be cut out."""
+        path = self.pictures.samples[index].garment
+        try:
+            return to_tensor(garment_picture(open_picture(path), self.pictures.size))[0] if path else None
+        except PictureError:
+            return None
+
+
+class WornPictures(PictureFolder):
+    """A folder's second outfits: image, the garment alone, mask and cover, caption, name.
+
+    A sample of a folder is a character, a garment, and as its target the character in that garment. What is learned
+    from is the target. Its mask and cover are where clothes change, in either outfit; its caption is the garment's.
+    """
+
+    def __init__(self, path: str | Path, size: int):
+        super().__init__(path, size, needs=("mask", "clothes", "garment", "target"))
+        self.samples = [worn(sample) for sample in self.samples]
+
+    def tensors(self, sample: Sample) -> dict[str, Tensor | str]:
+        """As PictureFolder's, and garment (3, size, size) in [-1, 1], laid as phase 2 lays it. Raises PictureError."""
+        picture = image_of(sample)
+        layer = changes(sample, picture.size)
+        image, layer = resize(*square(on_white(picture), layer), self.size)
+        mask = torch.from_numpy(layer.astype(np.float32))[None]
+        assert sample.garment is not None
+        garment = to_tensor(garment_picture(open_picture(sample.garment), self.size))[0]
+        words = {"caption": sample.caption, "name": sample.name}
+        return {"image": to_tensor(image)[0], "mask": mask, "cover": mask, "garment": garment, **words}
+
+
+def worn(sample: Sample) -> Sample:
+    """The other way round: the picture in which the garment is worn, and as its target what there was before."""
+    assert sample.target is not None
+    itself = sample.target == sample.image  # a picture with its own garment
+    return replace(
+        sample,
+        image=sample.target,
+        mask=sample.mask if itself else sample.target_mask,
+        labels=sample.labels if itself else (),
+        layers=(),
+        target=sample.image,
+        target_mask=sample.mask,
+        caption=sample.garment_text,
+    )
+
+
+def changes(sample: Sample, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) bool: where the clothes that change are, before or after. size: (width, height) of both pictures."""
+    before = replace(sample, mask=sample.target_mask)
+    return clothes(index_of(sample, size), sample.changed) | clothes(index_of(before, size), sample.changed)
+
+
+class WornFolder(Painted):
+    """Characters of a folder with masks as hands paint them, and their garments moved, scaled and mirrored afresh."""
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        sample = super().__getitem__(key)
+        return sample | {"garment": varied(sample["garment"], rng(self.seed, key[1], 9))}

@@ -1,0 +1,160 @@
+"""The user's own folders: drawings for the VAE, and for phase 2 characters in the garments that are shown alone."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import minicc
+from minicc.cli import main
+from minicc.data import dolls
+from minicc.data.folder import PictureFolder
+from minicc.data.tensors import to_tensor
+from minicc.errors import PictureError
+from minicc.models.controlnet import ControlNet
+from minicc.outfit.garment import garment_picture
+from minicc.small import small_controlnet
+from minicc.training.folders import FolderPictures, WornFolder, WornPictures
+from minicc.weights.export import save_vae
+from minicc.weights.load import load_vae
+
+N, SIDE = 4, 128
+pytestmark = pytest.mark.filterwarnings("ignore:.*metadata")  # the reports, which two tests read
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Dolls in two outfits; of the last only one, and of the last but one a garment is missing."""
+    root = dolls.export(tmp_path_factory.mktemp("pairs"), [dolls.draw(i) for i in range(N)], pairs=True)
+    rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text("utf-8").splitlines()]
+    for i, row in enumerate(rows):
+        row["garment_b_text"] = f"garment {i}"
+    del rows[-2]["garment_a"], rows[-1]["person_b"], rows[-1]["mask_b"]
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def worn(folder):
+    return WornPictures(folder, SIDE)
+
+
+def opened(folder, name: str) -> torch.Tensor:
+    return to_tensor(Image.open(folder / name).convert("RGB"))[0]
+
+
+def test_what_is_learned_is_the_character_in_the_garment(folder, worn):
+    assert len(worn) == 2 * (N - 1) - 1
+    row = json.loads((folder / "metadata.jsonl").read_text("utf-8").splitlines()[0])
+    there, back = worn[0], worn[1]
+    assert torch.equal(there["image"], opened(folder, row["person_b"]))
+    assert torch.equal(back["image"], opened(folder, row["person_a"]))
+    flat = garment_picture(Image.open(folder / row["garment_b"]), SIDE)
+    assert torch.equal(there["garment"], to_tensor(flat)[0])
+    assert (there["caption"], back["caption"]) == ("garment 0", "")
+
+
+def test_the_mask_is_where_clothes_change_in_either_outfit(folder, worn):
+    row = json.loads((folder / "metadata.jsonl").read_text("utf-8").splitlines()[0])
+    both = [np.asarray(Image.open(folder / row[f"mask_{x}"])) > 0 for x in "ab"]
+    assert np.array_equal(worn[0]["mask"][0].numpy() > 0, both[0] | both[1])
+    assert torch.equal(worn[0]["mask"], worn[1]["mask"])
+
+
+def test_only_the_kinds_that_change_are_masked(folder, tmp_path):
+    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
+    row = json.loads(lines[0]) | {"changed": ["shoes"]}
+    for name in (value for key, value in row.items() if key.startswith(("person", "mask", "garment_a", "garment_b"))):
+        if (folder / name).is_file():
+            (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+            (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row), "utf-8")
+    shoes = [np.asarray(Image.open(folder / row[f"mask_{x}"])) == 4 for x in "ab"]
+    assert np.array_equal(WornPictures(tmp_path, SIDE)[0]["mask"][0].numpy() > 0, shoes[0] | shoes[1])
+
+
+def test_samples_without_a_garment_or_a_second_picture_are_named(worn, folder):
+    left_out = " ".join(worn.report.dropped.values())
+    assert "no picture of the character in that garment" in left_out
+    assert "no picture of a garment" in left_out
+    assert not PictureFolder(folder, SIDE).report.dropped, "phase 1 needs neither"
+
+
+def test_a_folder_of_pictures_alone_is_refused_with_what_is_missing(tmp_path):
+    dolls.export(tmp_path, [dolls.draw(0)])
+    with pytest.raises(PictureError, match=r"no picture of a garment.*\n.*garment and a target"):
+        WornPictures(tmp_path, SIDE)
+
+
+def test_garments_vary_with_the_position_and_only_with_it(worn):
+    latents, context = torch.zeros(len(worn), 2, 4, 16, 16), torch.zeros(len(worn), 77, 8)
+    data = WornFolder(worn, latents, context, seed=0)
+    assert torch.equal(data[0, 5]["garment"], data[0, 5]["garment"])
+    assert not torch.equal(data[0, 5]["garment"], data[0, 6]["garment"])
+    assert not torch.equal(data[0, 5]["mask"], data[0, 6]["mask"])
+
+
+def test_the_vae_sees_characters_and_a_quarter_garments(folder):
+    data = FolderPictures(PictureFolder(folder, SIDE), seed=0)
+    flats = [garment_picture(Image.open(s.garment), SIDE) if s.garment else None for s in data.pictures.samples]
+    known = [to_tensor(flat)[0] if flat else None for flat in flats]
+    alone = 0
+    for position in range(200):
+        index = position % len(data)
+        sample, flat = data[index, position], known[index]
+        if flat is not None and any(torch.equal(x, flat) for x in (sample["image"], sample["image"].flip(-1))):
+            alone += 1
+            assert torch.equal(sample["clothes"][0], (sample["image"] < 1).any(0))
+    assert 0.15 < alone / 200 < 0.35
+
+
+def test_phase_2_trains_on_a_folder(sd, folder, tmp_path, capsys):
+    sd.save(tmp_path / "sd")
+    small_controlnet(sd).save(tmp_path / "start")
+    options = [
+        "--sd",
+        str(tmp_path / "sd"),
+        "--control",
+        str(tmp_path / "start"),
+        "--data",
+        str(folder),
+        "--size",
+        "32",
+    ]
+    options += ["--steps", "2", "--batch", "2", "--device", "cpu", "--cache", str(tmp_path / "cache")]
+    assert main(["train", "phase2", *options, "--held-out", str(folder), "--out", str(tmp_path / "run")]) == 0
+    before, after = (ControlNet.load(path).state_dict() for path in (tmp_path / "start", tmp_path / "run/controlnet"))
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert main(["train", "phase2", *options, "--supervise", "0.1", "--out", str(tmp_path / "no")]) == 2
+    assert "--data does not tell" in capsys.readouterr().err
+
+
+def test_a_decoder_learns_a_folders_style_and_takes_the_models_place(sd, folder, tmp_path):
+    save_vae(sd.vae, tmp_path / "vae")
+    options = [
+        "--vae",
+        str(tmp_path / "vae"),
+        "--decoder-only",
+        "--data",
+        str(folder),
+        "--size",
+        "32",
+        "--device",
+        "cpu",
+    ]
+    assert main(["train", "vae", *options, "--steps", "2", "--batch", "2", "--out", str(tmp_path / "run")]) == 0
+    old, new = load_vae(tmp_path / "vae"), load_vae(tmp_path / "run/vae")
+    assert new.config == old.config
+    moved = {k.split(".")[0] for k, v in new.state_dict().items() if not torch.equal(v, old.state_dict()[k])}
+    assert moved == {"decoder", "post_quant_conv"}
+    sd.save(tmp_path / "sd")
+    loaded = minicc.load(tmp_path / "sd", device="cpu", vae=tmp_path / "run/vae")
+    assert all(torch.equal(v, new.state_dict()[k]) for k, v in loaded.vae.state_dict().items())
+    assert not any(p.requires_grad for p in loaded.vae.parameters())
+    pictures = [tmp_path / "own.png", tmp_path / "other.png"]
+    for path, more in zip(pictures, ([], ["--vae", str(tmp_path / "run/vae")]), strict=True):
+        asked = ["--sd", str(tmp_path / "sd"), "--prompt", "a doll", "--steps", "2", "--device", "cpu"]
+        assert main(["generate", *asked, "--out", str(path), *more]) == 0
+    assert pictures[0].read_bytes() != pictures[1].read_bytes()
