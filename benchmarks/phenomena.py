@@ -14,7 +14,7 @@ from pathlib import Path
 
 import minicc
 from minicc.evaluation.phenomena import convergence, identity, onset, write_course
-from minicc.training.config import TrainConfig
+from minicc.training.config import TrainConfig, add_recipe, recipe
 from minicc.training.experiments import compare
 
 
@@ -29,13 +29,15 @@ def main() -> None:
         ("steps", int, 2000), ("batch", int, 8), ("lr", float, 1e-4), ("every", int, 100), ("dolls", int, 10_000),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
+    add_recipe(p)
     a = p.parse_args()
     if a.experiment == "identity":
         print(f"largest difference of a fresh ControlNet: {identity(minicc.load(a.sd))}")
     elif a.experiment == "convergence":
         report(a, {a.run.name: convergence(a.run)})
     else:
-        config = TrainConfig(a.out / a.experiment, a.steps, a.batch, lr=a.lr, save_every=a.steps, sample_every=a.every)
+        often = {"save_every": a.steps, "sample_every": a.every}
+        config = TrainConfig(a.out / a.experiment, a.steps, a.batch, lr=a.lr, **often, **recipe(a))
         done = {}
         for arm, course in compare(minicc.load(a.sd), a.experiment, config, a.cache, a.dolls):
             done[arm.name] = course

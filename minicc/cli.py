@@ -9,6 +9,7 @@ from pathlib import Path
 
 from minicc import run
 from minicc.errors import Error
+from minicc.training.config import add_recipe
 
 Command = Callable[[argparse.Namespace], None]
 
@@ -164,22 +165,18 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--size", type=int, help="side in pixels [the model's own]")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves, pictures and the result")
     for name, kind, value in [
-        ("steps", int, 1000), ("batch", int, 8), ("accumulate", int, 1), ("lr", float, 1e-4), ("warmup", int, 100),
-        ("ema", float, 0.0), ("seed", int, 0), ("workers", int, 0), ("save-every", int, 500),
-        ("sample-every", int, 500), ("keep", int, 2),
+        ("steps", int, 1000), ("batch", int, 8), ("accumulate", int, 1), ("lr", float, 1e-4), ("seed", int, 0),
+        ("workers", int, 0), ("save-every", int, 500), ("sample-every", int, 500), ("keep", int, 2),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
+    add_recipe(p)
     p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
     ways = ["joint", "plain", "canvas", "decoder", "words"]
     p.add_argument("--variant", choices=ways, default="joint", help="phase2: how the garment is seen [joint]")
     p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
-    p.add_argument("--optimizer", choices=["adamw", "muon"], default="adamw")
-    p.add_argument("--decay", choices=["constant", "cosine"], default="constant")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")
-    p.add_argument("--precision", choices=["no", "bf16", "fp16"], default="no", help="mixed precision")
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
-    p.add_argument("--channels-last", action="store_true", help="lay pictures out pixel by pixel")
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
     p.set_defaults(run=run.run_train)

@@ -1,8 +1,10 @@
 """How to train."""
 
+import argparse
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from minicc.errors import Error
 
@@ -51,3 +53,21 @@ class TrainConfig:
                 raise Error(f"{name} is {getattr(self, name)!r}: expected one of {', '.join(choices)}")
         if self.eight_bit and self.optimizer != "adamw":
             raise Error(f"eight_bit is AdamW's: leave it out, or {self.optimizer}")
+
+
+RECIPE = ("warmup", "ema", "optimizer", "decay", "precision", "channels_last")
+
+
+def add_recipe(p: argparse.ArgumentParser) -> None:
+    """Options of a command line for these fields: with the steps, batch and rate they are how a model card trained."""
+    p.add_argument("--warmup", type=int, default=100, help="[100]")
+    p.add_argument("--ema", type=float, default=0.0, help="[0.0]")
+    p.add_argument("--optimizer", choices=CHOICES["optimizer"], default="adamw")
+    p.add_argument("--decay", choices=CHOICES["decay"], default="constant")
+    p.add_argument("--precision", choices=CHOICES["precision"], default="no", help="mixed precision")
+    p.add_argument("--channels-last", action="store_true", help="lay pictures out pixel by pixel")
+
+
+def recipe(a: argparse.Namespace) -> dict[str, Any]:
+    """What they were set to."""
+    return {name: getattr(a, name) for name in RECIPE}

@@ -24,7 +24,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, load_way
 from minicc.pipeline import StableDiffusion, load
 from minicc.training.commands import phase2_dolls
-from minicc.training.config import TrainConfig
+from minicc.training.config import TrainConfig, add_recipe, recipe
 from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
 
@@ -117,11 +117,12 @@ def main() -> None:
     for name, value in (("steps", 2000), ("batch", 8), ("dolls", 10_000), ("n", 100), ("seed", 0)):
         p.add_argument(f"--{name}", type=int, default=value, help=f"[{value}]")
     p.add_argument("--lr", type=float, default=1e-4)
+    add_recipe(p)
     a = p.parse_args()
     if unknown := set(a.arms) - {arm.name for arm in ARMS}:
         raise Error(f"there is no arm {min(unknown)!r}; expected some of {', '.join(arm.name for arm in ARMS)}")
     sd = load(a.sd, device="cpu", look=True)
-    config = TrainConfig(a.out, steps=a.steps, batch=a.batch, lr=a.lr, seed=a.seed, device="cpu")
+    config = TrainConfig(a.out, steps=a.steps, batch=a.batch, lr=a.lr, seed=a.seed, device="cpu", **recipe(a))
     chosen, rows = [arm for arm in ARMS if arm.name in a.arms], list[tuple[Arm, Figures]]()
     reader = load_reader(a.reader) if a.reader else load_reader()
     start = load_way(a.control, sd.unet, look=True).float()
