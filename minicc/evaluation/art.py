@@ -89,7 +89,7 @@ def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[S
     chosen = samples[:: max(1, len(samples) // n)][:n]
     asked = [one for one in (kind(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
     if not asked:
-        columns = "person_a, mask_a, person_b, mask_b, garment_b, garment_b_text"
+        columns = "person_a, mask_a, person_b, mask_b, garment_b_text, for phase 2 garment_b"
         raise PictureError(f"{folder}: no character in two outfits; expected a metadata file with columns {columns}")
     return asked
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from minicc.models.attend import attend
 from minicc.models.convolution import Conv3x3
 
 
@@ -88,7 +89,7 @@ class Attention(nn.Module):
         k, v = context[self] if isinstance(context, dict) else self.keys_values(x if context is None else context)
         if beside is not None:
             k, v = (torch.cat([a, b.expand(len(a), -1, -1, -1)], dim=2) for a, b in zip((k, v), beside, strict=True))
-        x = F.scaled_dot_product_attention(self.split_heads(self.to_q(x)), k, v)
+        x = attend(self.split_heads(self.to_q(x)), k, v)
         return self.to_out(x.transpose(1, 2).flatten(2))  # (B, N, C)
 
 

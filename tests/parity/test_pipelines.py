@@ -126,5 +126,5 @@ def test_in_every_step_of_diffusers_pipelines_our_controlnet_gives_the_epsilon_t
         with torch.no_grad():
             eps = ours.unet(x, t.expand(2), context, control(x, t.expand(2), context, hint.expand(2, -1, -1, -1)))
             silent = ours.unet(x, t.expand(2), context)
-        torch.testing.assert_close(eps, out[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(eps, out[0], atol=5e-5, rtol=1e-4)  # sums in another order
         assert (eps - silent).abs().max() > 1e-2  # the hint and the copy do something
