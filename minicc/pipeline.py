@@ -200,8 +200,10 @@ class StableDiffusion:
         generator = torch.Generator().manual_seed(seed)
         shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)
         x = torch.randn(shape, generator=generator).to(self.device, self.dtype)
-        model = self.guided(self.encode_text(prompts), self.encode_text([negative] * len(prompts)), guidance)
+        context, unprompted = self.encode_text(prompts), self.encode_text([negative] * len(prompts))
+        model = self.guided(context, unprompted, guidance)
         z = ddim_sample(model, x, self.schedule, steps=steps, eta=eta, generator=generator)
+        del model  # its keys and values, before the decoder needs the most memory
         return [to_image(picture) for picture in self.decode_latents(z)]
 
     def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:

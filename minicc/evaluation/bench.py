@@ -99,7 +99,9 @@ def sampling_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: i
     def ours() -> Any:
         prompt, empty = sd.encode_text(["a red dress"]), sd.encode_text([""])
         model = sd.guided(prompt, empty, 7.5, controls=[Hinted.of(control, hint)])
-        return sd.decode_image(ddim_sample(model, x, sd.schedule, steps=steps))
+        z = ddim_sample(model, x, sd.schedule, steps=steps)
+        del model  # as StableDiffusion.generate does
+        return sd.decode_image(z)
 
     def theirs() -> Any:
         return pipe("a red dress", image=hint, num_inference_steps=steps, latents=x, height=side, width=side).images[0]

@@ -5,6 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 LANES = 16  # numbers that the kernel takes at once; a rest it takes one by one
 NARROW = 32  # channels a head: below, its backward pass in half precision takes two to ten times that in float32
@@ -17,9 +18,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
     learning = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     if learning and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] <= NARROW:
-        with torch.autocast("cpu", enabled=False):
-            return even(q.float(), k.float(), v.float()).to(q.dtype)
+        return checkpoint(whole, q, k, v, use_reentrant=False, preserve_rng_state=False)
     return even(q, k, v)
+
+
+def whole(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """In float32 and back. Checkpointed, so that what is kept for the backward pass is what came, in half precision."""
+    with torch.autocast("cpu", enabled=False):
+        return even(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 def even(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -171,7 +171,9 @@ def fill(
     inside = inside.to(known)
     moments = [] if inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
-    return sd.decode_latents(last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x)
+    z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
+    del model, steps_left  # their keys and values, before the decoder needs the most memory
+    return sd.decode_latents(z)
 
 
 def blended_steps(

@@ -57,5 +57,16 @@ def test_narrow_heads_that_learn_in_half_precision_do_so_in_float32(generator, m
             attend(*inputs)
     assert y.dtype == torch.bfloat16
     assert [dtype for dtype, *_ in calls] == [torch.float32 if d == 12 else torch.bfloat16, torch.bfloat16]
+    if d == 12:  # the backward pass computes it again
+        calls.clear()
     assert all(g.dtype == torch.bfloat16 for g in torch.autograd.grad(y.float().sum(), inputs))
+    assert [dtype for dtype, *_ in calls][:1] == [torch.float32 if d == 12 else torch.bfloat16]
     torch.testing.assert_close(y.float(), plain(*(x.float() for x in inputs)), rtol=0.02, atol=0.02)
+
+
+def test_learning_in_float32_keeps_what_came_and_no_more(generator):
+    inputs, kept = heads(generator, 16, 16, 12, torch.bfloat16), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        attend(*inputs)
+    assert all(x.dtype == torch.bfloat16 for x in kept)
+    assert len(kept) <= len(inputs)
