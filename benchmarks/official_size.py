@@ -54,7 +54,7 @@ def main() -> None:
 def sampling(stage: Phase2Stage, side: int) -> dict[str, float]:
     """Seconds of a whole picture in four guided steps, and of one of them; the memory's peak so far, in GB.
 
-    In three steps the known part is encoded anew as often as in four, so that the difference is a step and nothing else.
+    In three steps the known part is encoded anew as often as in four: the difference is one step and nothing else.
     """
     grey, garment = Image.new("RGB", (side, side), "grey"), Image.new("RGB", (side, side), "white")
     garment.paste("teal", (side // 4, side // 4, side // 2, side // 2))
