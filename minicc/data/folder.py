@@ -42,8 +42,8 @@ def read_folder(
             report.note(sample.name, MISSING["caption"])
         if not sample.mask and not sample.layers:
             report.note(sample.name, MISSING["mask"])
-        for what in {"garment", "target"}.intersection(needs):
-            if getattr(sample, what) is None:
+        for what in ("garment", "target"):
+            if what in needs and getattr(sample, what) is None:
                 report.note(sample.name, MISSING[what])
     samples = report.leave_out(samples, [MISSING[need] for need in needs])
     report.kept = len(samples)

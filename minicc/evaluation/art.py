@@ -77,15 +77,15 @@ def evaluate_art(
     guidance: float | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Figures on up to n drawings of a folder, spread evenly, with `baselines` and `ceiling`. Raises PictureError."""
-    asked = drawings(folder, n, seed, Drawing)
+    asked = drawings(folder, n, seed, Drawing, complete)
     measured = {name: figures(made, asked) for name, made in fills(sd, control, asked, steps, guidance)}
     ours, ceiling = measured.pop("ours"), measured.pop("ceiling")
     return {"drawings": len(asked), **ours, "ceiling": ceiling, "baselines": measured}
 
 
-def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[Sample], bool] | None = None) -> list[D]:
-    """Up to n drawings of a folder, spread evenly, whose answer is known. Raises PictureError if there are none."""
-    samples = [sample for sample in read_folder(folder)[0] if (usable or complete)(sample)]
+def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[Sample], bool]) -> list[D]:
+    """Up to n drawings of a folder's usable samples, spread evenly. Raises PictureError if there are none."""
+    samples = [sample for sample in read_folder(folder)[0] if usable(sample)]
     chosen = samples[:: max(1, len(samples) // n)][:n]
     asked = [one for one in (kind(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
     if not asked:

@@ -59,7 +59,7 @@ def evaluate_phase2_on(
     On up to n drawings of a folder, spread evenly; phase1: the ControlNet of the baseline that is given words. Raises
     PictureError if the folder has no such drawings.
     """
-    asked = drawings(folder, n, seed, WornDrawing, lambda sample: complete(sample) and wearable(sample))
+    asked = drawings(folder, n, seed, WornDrawing, wearable)
     goal = [reconstruction(sd, one) for one in asked]
     found, true = found_masks(sd, detector, asked), [one.mask for one in asked]
     swapped = [one.in_garment_of(other) for one, other in zip(asked, others(asked), strict=True)]
@@ -88,8 +88,8 @@ def evaluate_phase2_on(
 
 
 def wearable(sample: Sample) -> bool:
-    """Whether there is a garment that can be cut out; if it cannot, a warning says why it is left out."""
-    if sample.garment is None:
+    """Whether all is there, and the garment can be cut out; if it cannot, a warning says why it is left out."""
+    if sample.garment is None or not complete(sample):
         return False
     try:
         placed(open_picture(sample.garment), 8)

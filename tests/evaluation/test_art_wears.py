@@ -1,6 +1,7 @@
 """Phase 2 on drawings: the truth scores best, another's garment does not, and the command writes every figure."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from minicc.cli import main
 from minicc.data import dolls
-from minicc.evaluation.art import complete, drawings
+from minicc.evaluation.art import drawings
 from minicc.evaluation.art_wears import WornDrawing, figures, others, own_is_nearer, wearable
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.small import small_controlnet
@@ -28,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asked(folder):
-    return drawings(folder, 2 * N, 0, WornDrawing, lambda sample: complete(sample) and wearable(sample))
+    return drawings(folder, 2 * N, 0, WornDrawing, wearable)
 
 
 def test_nothing_that_changes_lies_outside_the_mask(asked):
@@ -67,8 +68,6 @@ def test_the_own_garment_must_be_nearer(asked):
 
 
 def test_a_garment_on_a_busy_ground_is_left_out_with_a_warning(asked, tmp_path):
-    from dataclasses import replace
-
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "busy.png")
     with pytest.warns(UserWarning, match="left out: the garment's ground is busy"):
