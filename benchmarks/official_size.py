@@ -1,7 +1,7 @@
 """Phase 2 at the official size: a sampling step and a training step of SD 1.5, random weights, on a CPU.
 
-    python benchmarks/official_size.py                        # 512 × 512 pixels; minutes, 20 GB
-    python benchmarks/official_size.py --side 256             # smaller latents, half of that
+    python benchmarks/official_size.py                        # 512 × 512 pixels; five minutes, 11 GB
+    python benchmarks/official_size.py --side 256             # smaller latents
 
 Prints seconds and the largest memory, then what the training needs on a GPU by the package's own estimate, and whether
 16 GB and 24 GB hold it. --json FILE writes the figures.

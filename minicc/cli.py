@@ -148,7 +148,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         help="folder of characters; phase1: with masks, captions; detector: "
-        "with masks; phase2: in two outfits, and the garments",
+        "with masks; phase2: in two outfits, and the garments; vae: any",
     )
     p.add_argument(
         "--held-out", type=Path, help="phase1, phase2, vae: such a folder that tells which checkpoint is the best"

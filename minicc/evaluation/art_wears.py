@@ -62,14 +62,15 @@ def evaluate_phase2_on(
     asked = drawings(folder, n, seed, WornDrawing, wearable)
     goal = [reconstruction(sd, one) for one in asked]
     found, true = found_masks(sd, detector, asked), [one.mask for one in asked]
-    swapped = [one.in_garment_of(other) for one, other in zip(asked, others(asked), strict=True)]
+    rivals = others(asked)
+    swapped = [one.in_garment_of(rival) for one, rival in zip(asked, rivals, strict=True)]
 
     def worn(masks: Sequence[np.ndarray], name: str) -> Figures:
         made, wrong = (
             dressed(sd, control, those, masks, what, steps=steps, guidance=guidance)
             for those, what in ((asked, name), (swapped, f"{name}, another's garment"))
         )
-        return {**figures(made, asked, masks, goal), "own_over_other": own_is_nearer(made, wrong, asked)}
+        return {**figures(made, asked, masks, goal), "own_over_other": own_is_nearer(made, wrong, asked, rivals)}
 
     pasted = [mean_paste(one, mask) for one, mask in zip(asked, found, strict=True)]
     baselines = {"mean": figures(pasted, asked, found, goal)}
@@ -129,14 +130,17 @@ def figures(
     }
 
 
-def own_is_nearer(own: Sequence[Image.Image], wrong: Sequence[Image.Image], asked: Sequence[WornDrawing]) -> float:
+def own_is_nearer(
+    own: Sequence[Image.Image], wrong: Sequence[Image.Image], asked: Sequence[WornDrawing],
+    rivals: Sequence[WornDrawing],
+) -> float:  # fmt: skip
     """The share of drawings whose own garment brings them nearer to the truth, by mean ΔE2000 where it is worn, than
-    another's; drawings without another are left out, and nan is of none.
+    their rival's; drawings without a rival are left out, and nan is of none. rivals: of `others`.
     """
     nearer = []
-    for x, y, one, other in zip(own, wrong, asked, others(asked), strict=True):
+    for x, y, one, rival in zip(own, wrong, asked, rivals, strict=True):
         truth, where = np.asarray(on_white(one.truth)), one.asked_for > 0
         distances = [mean_delta_e(np.asarray(on_white(p)), truth, where) for p in (x, y)]
-        if other is not one and not np.isnan(distances).any():
+        if rival is not one and not np.isnan(distances).any():
             nearer.append(float(distances[0] < distances[1]))
     return average(nearer)

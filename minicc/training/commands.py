@@ -18,7 +18,7 @@ from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import SHIPPED, StableDiffusion, load
-from minicc.training.config import TrainConfig
+from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, texts
@@ -36,9 +36,8 @@ from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
 CONFIG = (
-    "steps", "batch", "accumulate", "lr", "warmup", "ema", "seed", "workers", "decay", "precision", "eight_bit",
-    "optimizer",
-    "compile", "channels_last", "save_every", "sample_every", "keep", "device",
+    *RECIPE, "steps", "batch", "accumulate", "lr", "seed", "workers", "eight_bit", "compile", "save_every",
+    "sample_every", "keep", "device",
 )  # fmt: skip
 WIDTH = 96  # of the detector's heads
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls

@@ -60,11 +60,14 @@ def test_another_garment_is_another_and_of_the_same_kinds(asked):
 
 
 def test_the_own_garment_must_be_nearer(asked):
-    truth, before = [one.truth for one in asked], [one.character for one in asked]
-    assert own_is_nearer(truth, before, asked) == 1
-    assert own_is_nearer(before, truth, asked) == 0
-    assert own_is_nearer(before, before, asked) == 0, "what does not look at the garment gains nothing"
-    assert np.isnan(own_is_nearer(truth[:1], before[:1], asked[:1])), "of one drawing there is no other garment"
+    truth, before, rivals = [one.truth for one in asked], [one.character for one in asked], others(asked)
+    assert own_is_nearer(truth, before, asked, rivals) == 1
+    assert own_is_nearer(before, truth, asked, rivals) == 0
+    assert own_is_nearer(before, before, asked, rivals) == 0, "what does not look at the garment gains nothing"
+    alone = asked[:1]
+    assert np.isnan(own_is_nearer(truth[:1], before[:1], alone, others(alone))), (
+        "of one drawing there is no other garment"
+    )
 
 
 def test_a_garment_on_a_busy_ground_is_left_out_with_a_warning(asked, tmp_path):
