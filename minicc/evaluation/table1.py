@@ -57,13 +57,13 @@ CELLS = (Cell(15, "0", "DPM-Solver++"), *(Cell(steps, eta) for steps in STEPS fo
 
 def table1(
     sd: StableDiffusion, reader: AttributeReader, out: Path, n: int = 500, n_longest: int = 200, seed: int = 0,
-    cells: Sequence[Cell] = CELLS,
+    cells: Sequence[Cell] = CELLS, bf16: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Every cell's Fréchet distance to n true test dolls, by name; "floor": of n other true ones.
 
     out: folder of finished batches: a run that was stopped goes on from the last. n_longest: pictures at the most
     steps; their distance is to as many true dolls, and "floor n_longest" is its floor. cells: not all of them, but
-    these. Raises Error for n below 2.
+    these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n below 2.
     """
     if min(n, n_longest) < 2:
         raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
@@ -72,27 +72,28 @@ def table1(
     figures = {"floor": frechet(others, truth), f"floor {n_longest}": frechet(others[:n_longest], truth[:n_longest])}
     for cell in cells:
         count = n_longest if cell.steps == max(STEPS) else n
-        features = torch.cat(list(batches(cell, sd, reader, out, count, seed)))
+        features = torch.cat(list(batches(cell, sd, reader, out, count, seed, bf16)))
         figures[cell.name] = frechet(features, truth[:count])
         print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
     if len(cells) == len(CELLS):
-        (out / "table1.json").write_text(json.dumps({"n": n, "n_longest": n_longest, "seed": seed} | figures, indent=1))
+        asked = {"n": n, "n_longest": n_longest, "seed": seed, "bf16": bf16}
+        (out / "table1.json").write_text(json.dumps(asked | figures, indent=1))
     return figures
 
 
 def batches(
-    cell: Cell, sd: StableDiffusion, reader: AttributeReader, out: Path, count: int, seed: int
+    cell: Cell, sd: StableDiffusion, reader: AttributeReader, out: Path, count: int, seed: int, bf16: bool
 ) -> Iterator[Tensor]:
     """The features of a cell's pictures, batch by batch; what is on disk is not computed again."""
-    digest = digest_of(sd.unet, sd.vae, sd.text_encoder, reader, cell.name, seed, BATCH)
+    digest = digest_of(sd.unet, sd.vae, sd.text_encoder, reader, cell.name, seed, BATCH, bf16)
     for start in trange(0, count, BATCH, desc=cell.name):
         size = min(BATCH, count - start)
-        make = once(cell, sd, reader, start, size, seed)
+        make = once(cell, sd, reader, start, size, seed, bf16)
         yield kept(out / f"{cell.name} {start:05}-{size}.safetensors", digest, make)["features"]
 
 
 def once(
-    cell: Cell, sd: StableDiffusion, reader: AttributeReader, start: int, size: int, seed: int
+    cell: Cell, sd: StableDiffusion, reader: AttributeReader, start: int, size: int, seed: int, bf16: bool
 ) -> Callable[[], dict[str, Tensor]]:
     """What computes the features of pictures start … start + size − 1."""
 
@@ -101,7 +102,7 @@ def once(
         captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
         x = torch.randn((size, 4, sd.side // 8, sd.side // 8), generator=torch.Generator().manual_seed(first))
         context = sd.encode_text(captions)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(sd.device.type, torch.bfloat16, enabled=bf16):
             z = cell.sample(sd.guided(context, context, 1.0), x, sd, first)
         return {"features": reader.embed(sd.decode_latents(z))}
 
