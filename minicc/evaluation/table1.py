@@ -72,7 +72,8 @@ def table1(
     figures = {"floor": frechet(others, truth), f"floor {n_longest}": frechet(others[:n_longest], truth[:n_longest])}
     for cell in cells:
         count = n_longest if cell.steps == max(STEPS) else n
-        features = torch.cat(list(batches(cell, sd, reader, out, count, seed, bf16)))
+        latents = batches(cell, sd, out, count, seed, bf16)
+        features = torch.cat([reader.embed(sd.decode_latents(z)) for z in latents])
         figures[cell.name] = frechet(features, truth[:count])
         print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
     if len(cells) == len(CELLS):
@@ -81,21 +82,19 @@ def table1(
     return figures
 
 
-def batches(
-    cell: Cell, sd: StableDiffusion, reader: AttributeReader, out: Path, count: int, seed: int, bf16: bool
-) -> Iterator[Tensor]:
-    """The features of a cell's pictures, batch by batch; what is on disk is not computed again."""
-    digest = digest_of(sd.unet, sd.vae, sd.text_encoder, reader, cell.name, seed, BATCH, bf16)
+def batches(cell: Cell, sd: StableDiffusion, out: Path, count: int, seed: int, bf16: bool) -> Iterator[Tensor]:
+    """A cell's latents, batch by batch; what is on disk is not computed again, whatever decoder or judge came since."""
+    digest = digest_of(sd.unet, sd.text_encoder, cell.name, seed, BATCH, bf16)
     for start in trange(0, count, BATCH, desc=cell.name):
         size = min(BATCH, count - start)
-        make = once(cell, sd, reader, start, size, seed, bf16)
-        yield kept(out / f"{cell.name} {start:05}-{size}.safetensors", digest, make)["features"]
+        make = once(cell, sd, start, size, seed, bf16)
+        yield kept(out / f"{cell.name} {start:05}-{size}.safetensors", digest, make)["latents"]
 
 
 def once(
-    cell: Cell, sd: StableDiffusion, reader: AttributeReader, start: int, size: int, seed: int, bf16: bool
+    cell: Cell, sd: StableDiffusion, start: int, size: int, seed: int, bf16: bool
 ) -> Callable[[], dict[str, Tensor]]:
-    """What computes the features of pictures start … start + size − 1."""
+    """What draws the latents of pictures start … start + size − 1."""
 
     def make() -> dict[str, Tensor]:
         first = FIRST + seed * 100_000 + start
@@ -104,7 +103,7 @@ def once(
         context = sd.encode_text(captions)
         with torch.no_grad(), torch.autocast(sd.device.type, torch.bfloat16, enabled=bf16):
             z = cell.sample(sd.guided(context, context, 1.0), x, sd, first)
-        return {"features": reader.embed(sd.decode_latents(z))}
+        return {"latents": z}
 
     return make
 

@@ -29,16 +29,22 @@ def test_a_cell_asks_the_model_once_a_step_and_repeats_itself(sd, cell):
     assert 0 <= min(asked) <= max(asked) < 1000
 
 
-def test_finished_batches_are_not_computed_again(sd, tmp_path, monkeypatch):
-    torch.manual_seed(0)
-    reader = AttributeReader().eval()
+def test_finished_batches_are_not_computed_again_whatever_decodes_them(sd, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 2)
     cell = Cell(1, "0")
     monkeypatch.setattr(Cell, "sample", lambda self, model, x, sd, seed: x)
-    first = torch.cat(list(batches(cell, sd, reader, tmp_path, 3, 0)))
-    assert first.shape == (3, 256)
+    first = torch.cat(list(batches(cell, sd, tmp_path, 3, 0, False)))
+    assert first.shape == (3, 4, sd.side // 8, sd.side // 8)
     monkeypatch.setattr(Cell, "sample", None)  # what would be called
-    assert torch.equal(torch.cat(list(batches(cell, sd, reader, tmp_path, 3, 0))), first)
+    monkeypatch.setattr(sd, "vae", None)
+    assert torch.equal(torch.cat(list(batches(cell, sd, tmp_path, 3, 0, False))), first)
+
+
+def test_under_autocast_x_stays_float32_and_the_latents_are_nearly_the_same(sd):
+    cell = Cell(10, "0.5")
+    exact, half = (module.once(cell, sd, 0, 2, 0, bf16)()["latents"] for bf16 in (False, True))
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).abs().mean() < 0.02 * exact.abs().mean()
 
 
 def test_too_few_pictures_are_refused(sd, tmp_path):
@@ -54,7 +60,7 @@ def test_the_table_has_a_row_for_every_number_of_steps():
 
 
 def test_chosen_cells_give_their_figures_and_leave_a_finished_table_alone(sd, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "once", lambda *_: lambda: {"features": torch.randn(2, 256)})
+    monkeypatch.setattr(module, "once", lambda *_: lambda: {"latents": torch.randn(2, 4, 16, 16)})
     monkeypatch.setattr(module, "pictures", lambda dolls: torch.zeros(len(dolls), 3, 128, 128))
     (tmp_path / "table1.json").write_text("finished")
     found = module.table1(sd, AttributeReader(), tmp_path, n=2, n_longest=2, cells=CELLS[:1])
