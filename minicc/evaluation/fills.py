@@ -11,6 +11,7 @@ from tqdm import tqdm
 from minicc.evaluation.edits import filled_with_mean
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1
+from minicc.outfit.compose import seamless
 from minicc.pipeline import StableDiffusion
 
 BATCH = 16
@@ -67,7 +68,7 @@ def alike(ready: Sequence[phase1.Ready], name: str) -> Iterator[list[int]]:
 
 
 def through_vae(sd: StableDiffusion, one: Ask) -> Image.Image:
-    """The true picture, encoded and decoded, pasted inside the mask: no sampler can be expected to do better."""
+    """The true picture, encoded and decoded, joined and pasted inside the mask: no sampler can be expected to do better."""
     truth = phase1.prepare(sd, one.truth, one.mask)
-    again = sd.decode_latents(sd.encode_image(truth.image))[0]
-    return phase1.prepare(sd, one.character, one.mask).result(again, one.prompt, one.seed).image
+    again = seamless(sd.decode_latents(sd.encode_image(truth.image)), truth.image, truth.mask)
+    return phase1.prepare(sd, one.character, one.mask).result(again[0], one.prompt, one.seed).image

@@ -17,7 +17,7 @@ from minicc.diffusion.steps import Model, Step, last, timestep
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
-from minicc.outfit.compose import MAX_SIDE, Window, blank, latent_mask, make_hint, read_mask, window
+from minicc.outfit.compose import MAX_SIDE, Window, blank, latent_mask, make_hint, read_mask, seamless, window
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -154,7 +154,7 @@ def fill(
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
-    put_back: False leaves the known latents out: the whole picture is drawn, and shows how far a hint is followed.
+    put_back: False leaves the known part out: the whole picture is drawn, and shows how far a hint is followed.
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
     the latents along the edge tell of grey; then it sees it around what has been drawn so far.
     """
@@ -173,7 +173,8 @@ def fill(
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
     del model, steps_left  # their keys and values, before the decoder needs the most memory
-    return sd.decode_latents(z)
+    picture = sd.decode_latents(z)
+    return seamless(picture, image.to(picture), mask.to(picture)) if put_back else picture
 
 
 def blended_steps(

@@ -55,4 +55,5 @@ def digest_of(*parts: object) -> str:
 
 
 def as_bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    flat = tensor.detach().cpu().contiguous().flatten()  # a 1 × 1 kernel laid out channels-last has no last stride of 1
+    return flat.view(torch.uint8).numpy().tobytes()

@@ -17,6 +17,7 @@ from minicc.outfit.compose import (
     neighbourhood,
     paste,
     read_mask,
+    seamless,
     window,
 )
 
@@ -131,6 +132,43 @@ def test_an_opaque_picture_never_becomes_transparent():
 
 
 # What users paint
+
+
+def hole(side: int, margin: int) -> torch.Tensor:
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., margin:-margin, margin:-margin] = 1
+    return mask
+
+
+def test_a_seam_is_gone_where_the_decoder_is_off_by_the_same_everywhere(generator):
+    image, mask = torch.rand(1, 3, 24, 24, generator=generator) - 0.5, hole(24, 8)
+    joined = seamless(image + 0.2, image, mask)
+    assert (joined - image)[(mask > 0).expand_as(image)].abs().max() < 0.01
+    assert torch.equal(joined[(mask == 0).expand_as(image)], (image + 0.2)[(mask == 0).expand_as(image)])
+
+
+def test_between_two_edges_the_correction_is_harmonic():
+    image, mask = torch.zeros(1, 3, 4, 12), torch.zeros(1, 1, 4, 12)
+    mask[..., 1:-1] = 1
+    generated = torch.zeros_like(image)
+    generated[..., 0], generated[..., -1] = 0.11, -0.11  # errors of −0.11 and 0.11: between them, a straight line
+    line = torch.linspace(-0.11, 0.11, 12)[1:-1]
+    assert torch.allclose(seamless(generated, image, mask, reach=30)[..., 1:-1], line.expand(1, 3, 4, 10), atol=1e-5)
+
+
+def test_the_middle_of_a_large_mask_keeps_its_colours():
+    image, mask = torch.zeros(1, 3, 96, 96), hole(96, 8)
+    generated = torch.full_like(image, 0.5)
+    change = (seamless(generated, image, mask) - generated)[0, 0, 48].abs()
+    assert change[8] > 0.4
+    assert change[8 + 3 * 8 : 96 - 8 - 3 * 8].max() < 0.005
+
+
+def test_with_nothing_known_or_nothing_wrong_nothing_is_joined(generator):
+    image, made = (torch.rand(1, 3, 16, 16, generator=generator) for _ in range(2))
+    assert torch.equal(seamless(made, image, torch.ones(1, 1, 16, 16)), made)
+    right = torch.where(hole(16, 4) > 0, made, image)
+    assert torch.equal(seamless(right, image, hole(16, 4)), right)
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes():

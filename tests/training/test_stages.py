@@ -17,7 +17,7 @@ from minicc.evaluation.reader import load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
-from minicc.training.cache import kept
+from minicc.training.cache import digest_of, kept
 from minicc.training.data import Dressed, Painted, Pictures
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, one, stacked, texts
 from minicc.training.draws import Draws
@@ -270,6 +270,11 @@ def test_another_picture_caption_or_model_is_encoded_anew_and_the_same_is_not(tm
     a = contexts_of(tmp_path / "c", sd, ["a"])
     assert not torch.equal(contexts_of(tmp_path / "c", sd, ["b"]), a)
     assert capsys.readouterr().out.count("is stale (made from other pictures or another model)") == 3
+
+
+def test_a_models_digest_is_of_its_numbers_and_not_of_how_they_are_laid_out():
+    kernel = torch.randn(4, 16, 1, 1)
+    assert digest_of(kernel.to(memory_format=torch.channels_last)) == digest_of(kernel) != digest_of(kernel + 1)
 
 
 def test_a_damaged_cache_is_made_again(tmp_path, capsys):
