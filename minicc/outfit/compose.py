@@ -159,7 +159,7 @@ def round_up(n: int, multiple: int) -> int:
 
 
 def seamless(generated: Tensor, image: Tensor, mask: Tensor, reach: int = 8) -> Tensor:
-    """Generated pictures (B, 3, H, W) in [-1, 1], changed inside the mask so that they meet the known pixels at its edge.
+    """Generated pictures (B, 3, H, W) in [-1, 1], changed inside the mask to meet the known pixels at its edge.
 
     The decoder misses the known pixels, too, by u = image − generated. Inside the mask, u starts at 0 and is averaged
     with its four neighbours again and again, as heat flows in from an edge that is held: Jacobi's method for ∇²u = 0,
