@@ -63,6 +63,11 @@ class StableDiffusion:
         """7.5, as is usual; 2.5 for a small model that knows few words, and follows them without being pushed."""
         return 2.5 if known_words(self.tokenizer_source) else 7.5
 
+    @property
+    def knows_one_size(self) -> bool:
+        """Whether it draws well at the size that it was trained for and at no other: a small model."""
+        return bool(known_words(self.tokenizer_source))
+
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "StableDiffusion":
         """Move all models; returns self."""
         for module in (self.unet, self.vae, self.text_encoder):

@@ -1,7 +1,6 @@
 """Masks and pastes: what of the picture is generated, on which grid, and that nothing else changes."""
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,10 +8,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.tensors import mask_tensor, on_white, to_tensor
+from minicc.data.tensors import mask_tensor
 from minicc.errors import PictureError
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
 MAX_SIDE = 16_384  # pixels; a picture beyond it is refused before any memory is taken
 
 
@@ -85,77 +83,6 @@ def make_hint(image: Tensor, mask: Tensor) -> Tensor:
     image: (B, 3, H, W) in [-1, 1]; mask: (B, 1, H, W), 1 where masked.
     """
     return torch.where(mask > 0.5, -1.0, (image + 1) / 2)
-
-
-@dataclass(frozen=True)
-class Window:
-    """The part of a picture that the models work on: a box of it, scaled, padded to whole latent cells."""
-
-    box: Box
-    size: tuple[int, int]  # (width, height) after scaling, before padding
-    padded: tuple[int, int]  # (width, height), multiples of the stride
-
-    @property
-    def shrinks(self) -> bool:
-        """Whether the box is worked on at less than full resolution."""
-        return self.size != (self.box[2] - self.box[0], self.box[3] - self.box[1])
-
-    def take(self, image: Image.Image) -> Tensor:
-        """(1, 3, H, W) in [-1, 1]; the padding repeats the edge, so that no line appears where the picture ends."""
-        x = to_tensor(on_white(image.crop(self.box)).resize(self.size, Image.Resampling.LANCZOS))
-        return self._pad(x, "replicate")
-
-    def take_mask(self, mask: np.ndarray) -> Tensor:
-        """(1, 1, H, W), 1 where masked; scaling down keeps every masked pixel's place masked. Padding is not masked."""
-        left, top, right, bottom = self.box
-        m = mask_tensor(mask[top:bottom, left:right])
-        width, height = self.size
-        shrinks = height < m.shape[-2] or width < m.shape[-1]
-        m = F.adaptive_max_pool2d(m, (height, width)) if shrinks else F.interpolate(m, (height, width))
-        return self._pad(m, "constant")
-
-    def _pad(self, x: Tensor, mode: str) -> Tensor:
-        right, bottom = self.padded[0] - self.size[0], self.padded[1] - self.size[1]
-        return F.pad(x, (0, right, 0, bottom), mode=mode)
-
-    def put(self, image: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:
-        """The picture with the generated window pasted inside the mask; outside it, every value is the original's."""
-        left, top, right, bottom = self.box
-        piece = generated.crop((0, 0, *self.size)).resize((right - left, bottom - top), Image.Resampling.LANCZOS)
-        canvas = on_white(image)
-        canvas.paste(piece, (left, top))
-        return paste(image, canvas, mask)
-
-
-def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:
-    """Where to work: the whole picture if no side exceeds max_side, else the mask's neighbourhood at full resolution.
-
-    A neighbourhood that is itself larger than max_side is scaled down to it. margin: pixels of context around the mask.
-    """
-    height, width = mask.shape
-    box: Box = (0, 0, width, height)
-    if max(width, height) > max_side:
-        box = neighbourhood(mask, margin)
-    w, h = box[2] - box[0], box[3] - box[1]
-    scale = min(1.0, max_side / max(w, h))
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    return Window(box, size, (round_up(size[0], stride), round_up(size[1], stride)))
-
-
-def neighbourhood(mask: np.ndarray, margin: int) -> Box:
-    """The mask's bounding box with a margin, inside the picture."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = mask.shape
-    return (
-        max(0, int(columns[0]) - margin),
-        max(0, int(rows[0]) - margin),
-        min(width, int(columns[-1]) + 1 + margin),
-        min(height, int(rows[-1]) + 1 + margin),
-    )
-
-
-def round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 def seamless(generated: Tensor, image: Tensor, mask: Tensor, reach: int = 8) -> Tensor:

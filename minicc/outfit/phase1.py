@@ -17,7 +17,8 @@ from minicc.diffusion.steps import Model, Step, last, timestep
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
-from minicc.outfit.compose import MAX_SIDE, Window, blank, latent_mask, make_hint, read_mask, seamless, window
+from minicc.outfit.compose import MAX_SIDE, blank, latent_mask, make_hint, read_mask, seamless
+from minicc.outfit.window import Window, figure_window, window
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -64,8 +65,8 @@ def variants(
     converted). mask: white over what shall change, same size.
     guidance: classifier-free guidance on the text, 1 is none [the model's usual]. strength: of the ControlNet.
     feather: grow the mask by so many pixels. max_side: pictures with a longer side are worked on in the mask's
-    neighbourhood (default: 1.5 times the side that the model was trained for). Raises PictureError for a mask that does
-    not fit or is empty.
+    neighbourhood (default: 1.5 times the side that the model was trained for; a small model sees the whole figure,
+    scaled to that side, see `figure_window`). Raises PictureError for a mask that does not fit or is empty.
     """
     warn_of_phase(control, 1)
     ready = prepare(sd, character, mask, feather, max_side)
@@ -138,7 +139,10 @@ def prepare(
     """Check the character and its mask, and choose the window to work on. Arguments as for `variants`."""
     character = readable(character)
     declared = read_mask(mask, character.size, feather)
-    place = window(declared, sd.vae.stride, margin=sd.side // 4, max_side=max_side or 3 * sd.side // 2)
+    if sd.knows_one_size and max_side is None:
+        place = figure_window(character, declared, sd.side)
+    else:
+        place = window(declared, sd.vae.stride, margin=sd.side // 4, max_side=max_side or 3 * sd.side // 2)
     ready = Ready(character, declared, place, place.take(character), place.take_mask(declared))
     if place.shrinks:
         warnings.warn(notes_on(place, character)[-1], stacklevel=3)
@@ -223,7 +227,7 @@ def notes_on(place: Window, character: Image.Image) -> list[str]:
     left, top, right, bottom = place.box
     if (right - left, bottom - top) != character.size:
         whole = f"{character.width}×{character.height}"
-        notes.append(f"worked on the mask's neighbourhood, {right - left}×{bottom - top} of {whole}")
+        notes.append(f"worked on {place.shows}, {right - left}×{bottom - top} of {whole}")
     if place.shrinks:
         notes.append(
             f"the masked part was generated at {place.size[0]}×{place.size[1]} and scaled up: some detail is lost"

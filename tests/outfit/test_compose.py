@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from minicc.errors import PictureError
@@ -14,11 +12,9 @@ from minicc.outfit.compose import (
     grow,
     latent_mask,
     make_hint,
-    neighbourhood,
     paste,
     read_mask,
     seamless,
-    window,
 )
 
 
@@ -36,51 +32,11 @@ def square(size: tuple[int, int], box: tuple[int, int, int, int]) -> np.ndarray:
     return mask
 
 
-sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
-
-
-@settings(deadline=None, max_examples=60)
-@given(sizes, st.sampled_from(["RGB", "RGBA"]), st.integers(0, 10**6), st.sampled_from([16, 24, 40, 64]))
-def test_outside_the_mask_every_value_is_bit_identical_whatever_the_size(size, mode, seed, max_side):
-    random = np.random.default_rng(seed)
-    mask = random.random((size[1], size[0])) < 0.3
-    mask[random.integers(size[1]), random.integers(size[0])] = True
-    character = picture(size, mode, seed)
-    place = window(mask, 8, margin=8, max_side=max_side)
-    result = place.put(character, picture(place.padded, "RGB", seed + 1), mask)
-    assert result.mode == mode
-    before, after = np.asarray(character), np.asarray(result)
-    assert before.shape == after.shape
-    assert np.array_equal(before[~mask], after[~mask])
-    assert place.take(character).shape[-2:] == place.padded[::-1]
-    assert place.padded[0] % 8 == place.padded[1] % 8 == 0
-
-
 def test_inside_the_mask_every_value_is_the_generated_ones():
     mask = square((20, 30), (5, 6, 15, 25))
     character, generated = picture((20, 30)), picture((20, 30), seed=1)
     result = np.asarray(paste(character, generated, mask))
     assert np.array_equal(result[mask], np.asarray(generated)[mask])
-
-
-def test_a_masked_pixel_stays_masked_when_the_window_is_scaled_down():
-    mask = np.zeros((400, 400), bool)
-    mask[100, 100] = mask[301, 299] = True
-    scaled = window(mask, 8, margin=10, max_side=64).take_mask(mask)
-    assert scaled.sum() >= 2
-    assert scaled.shape[-1] <= 64
-
-
-def test_a_large_picture_is_worked_on_at_full_resolution_around_the_mask():
-    mask = square((2000, 1500), (900, 700, 950, 760))
-    place = window(mask, 8, margin=32, max_side=192)
-    assert place.box == (868, 668, 982, 792)
-    assert place.size == (114, 124)
-    assert place.padded == (120, 128)
-
-
-def test_the_neighbourhood_ends_at_the_picture():
-    assert neighbourhood(square((50, 40), (0, 30, 10, 40)), margin=20) == (0, 10, 30, 40)
 
 
 @pytest.mark.parametrize("feather", [0, 1, 5])
