@@ -61,11 +61,11 @@ class StableDiffusion:
     @property
     def usual_guidance(self) -> float:
         """7.5, as is usual; 2.5 for a small model that knows few words, and follows them without being pushed."""
-        return 2.5 if known_words(self.tokenizer_source) else 7.5
+        return 2.5 if self.knows_one_size else 7.5
 
     @property
     def knows_one_size(self) -> bool:
-        """Whether it draws well at the size that it was trained for and at no other: a small model."""
+        """Whether it draws well at the size that it was trained for and at no other: a small model, of few words."""
         return bool(known_words(self.tokenizer_source))
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "StableDiffusion":

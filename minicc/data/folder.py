@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from minicc.data.ground import plain_ground
 from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
 from minicc.data.report import MISSING, Report, checked
@@ -138,14 +139,6 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
     if ground is not None:
         padded[~inside] = ground
     return Image.fromarray(padded), np.pad(layer, pads)
-
-
-def plain_ground(image: Image.Image, tolerance: float = 6, share: float = 0.9) -> np.ndarray | None:
-    """The colour of the picture's border, (3,), if nearly all of the border has it; else None."""
-    pixels = np.asarray(image).astype(float)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])  # (N, 3)
-    colour = np.median(border, axis=0)
-    return colour.round().astype(np.uint8) if (abs(border - colour).max(-1) <= tolerance).mean() >= share else None
 
 
 def crop_start(layer: np.ndarray, width: int, height: int) -> int | None:

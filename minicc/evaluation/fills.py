@@ -69,6 +69,7 @@ def alike(ready: Sequence[phase1.Ready], name: str) -> Iterator[list[int]]:
 
 def through_vae(sd: StableDiffusion, one: Ask) -> Image.Image:
     """The true picture, encoded, decoded, joined and pasted into the mask: no sampler can be expected to do better."""
-    truth = phase1.prepare(sd, one.truth, one.mask)
-    again = seamless(sd.decode_latents(sd.encode_image(truth.image)), truth.image, truth.mask)
-    return phase1.prepare(sd, one.character, one.mask).result(again[0], one.prompt, one.seed).image
+    ready = phase1.prepare(sd, one.character, one.mask)
+    truth = ready.place.take(one.truth)
+    again = seamless(sd.decode_latents(sd.encode_image(truth)), truth, ready.mask)
+    return ready.result(again[0], one.prompt, one.seed).image

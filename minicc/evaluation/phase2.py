@@ -147,9 +147,10 @@ def own_is_nearer(result: np.ndarray, truth: np.ndarray, one: Wear) -> list[floa
 
 
 def reconstruction(sd: StableDiffusion, one: Ask) -> Image.Image:
-    """The true picture through the VAE, pasted inside the true mask: no sampler can be expected to do better."""
-    again = sd.decode_latents(sd.encode_image(prepare(sd, one.truth, one.mask).image))[0]
-    return prepare(sd, one.character, one.mask).result(again, "", one.seed).image
+    """The true picture through the VAE, pasted inside the true mask as it comes: what ΔE and SSIM compare with."""
+    ready = prepare(sd, one.character, one.mask)
+    again = sd.decode_latents(sd.encode_image(ready.place.take(one.truth)))[0]
+    return ready.result(again, "", one.seed).image
 
 
 def mean_paste(one: Dressing, mask: np.ndarray) -> Image.Image:

@@ -61,9 +61,9 @@ def table1(
 ) -> dict[str, float]:  # fmt: skip
     """Every cell's Fréchet distance to n true test dolls, by name; "floor": of n other true ones.
 
-    out: folder of finished batches: a run that was stopped goes on from the last. n_longest: pictures at the most
-    steps; their distance is to as many true dolls, and "floor n_longest" is its floor. cells: not all of them, but
-    these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n below 2.
+    out: folder of finished batches of latents: a run that was stopped samples from the last on. n_longest: pictures at
+    the most steps; their distance is to as many true dolls, and "floor n_longest" is its floor. cells: not all of them,
+    but these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n below 2.
     """
     if min(n, n_longest) < 2:
         raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
@@ -73,7 +73,7 @@ def table1(
     for cell in cells:
         count = n_longest if cell.steps == max(STEPS) else n
         latents = batches(cell, sd, out, count, seed, bf16)
-        features = torch.cat([reader.embed(sd.decode_latents(z)) for z in latents])
+        features = torch.cat([reader.embed(sd.decode_latents(z).cpu()) for z in latents])
         figures[cell.name] = frechet(features, truth[:count])
         print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
     if len(cells) == len(CELLS):
@@ -99,11 +99,12 @@ def once(
     def make() -> dict[str, Tensor]:
         first = FIRST + seed * 100_000 + start
         captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
-        x = torch.randn((size, 4, sd.side // 8, sd.side // 8), generator=torch.Generator().manual_seed(first))
+        shape = (size, 4, sd.side // 8, sd.side // 8)
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(first)).to(sd.device)
         context = sd.encode_text(captions)
         with torch.no_grad(), torch.autocast(sd.device.type, torch.bfloat16, enabled=bf16):
             z = cell.sample(sd.guided(context, context, 1.0), x, sd, first)
-        return {"latents": z}
+        return {"latents": z.cpu()}
 
     return make
 

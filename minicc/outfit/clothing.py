@@ -149,23 +149,20 @@ class ClothingDetector(nn.Module):
     def find(self, sd: StableDiffusion, image: Image.Image) -> Clothes:
         """Where the clothes are in a picture of any size and mode.
 
-        The picture is looked at whole, its longer side scaled to what the models were trained on; by a small model
-        through `figure_window`. Raises Error if the detector was trained on the features of other models.
+        The longer side is scaled to what the models were trained on. A small model sees it through `figure_window`;
+        what lies outside of that is ground: "none", and no doubt about it. Raises Error if the detector was trained on
+        the features of other models.
         """
-        whole, nothing = (fill(image.size[::-1], bool) for fill in (np.ones, np.zeros))
         if sd.knows_one_size:
-            place = figure_window(image, nothing, sd.side)
+            place = figure_window(image, sd.side)
         else:
-            place = window(whole, sd.vae.stride, margin=0, max_side=sd.side)
+            place = window(np.ones(image.size[::-1], bool), sd.vae.stride, margin=0, max_side=sd.side)
         if self.looks is None or self.looks[0] is not sd:
             self.looks = sd, looking(sd, self.t)
-        p = place.unpad(self.probabilities(self.looks[1], place.take(image)))
-        left, top, right, bottom = place.box
-        everywhere = torch.zeros(len(CLASSES), *whole.shape)
-        everywhere[CLASSES.index("none")] = 1
-        everywhere[:, top:bottom, left:right] = F.interpolate(p, (bottom - top, right - left), mode="bilinear")[0].cpu()
-        entropy = -(everywhere * everywhere.clamp(min=1e-9).log()).sum(0) / np.log(len(CLASSES))
-        return Clothes(everywhere.numpy(), entropy.numpy())
+        p = place.spread(self.probabilities(self.looks[1], place.take(image)), image.size)
+        p[CLASSES.index("none"), p.sum(0) == 0] = 1
+        entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
+        return Clothes(p.numpy(), entropy.numpy())
 
     def save(self, folder: str | Path) -> Path:
         """To model.safetensors in the folder, in half precision."""

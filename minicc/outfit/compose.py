@@ -86,7 +86,7 @@ def make_hint(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def seamless(generated: Tensor, image: Tensor, mask: Tensor, reach: int = 8) -> Tensor:
-    """Generated pictures (B, 3, H, W) in [-1, 1], changed inside the mask to meet the known pixels at its edge.
+    """Generated pictures (B, 3, H, W) in [-1, 1] inside the mask, changed to meet the known pixels; these outside.
 
     The decoder misses the known pixels, too, by u = image − generated. Inside the mask, u starts at 0 and is averaged
     with its four neighbours again and again, as heat flows in from an edge that is held: Jacobi's method for ∇²u = 0,
@@ -102,7 +102,7 @@ def seamless(generated: Tensor, image: Tensor, mask: Tensor, reach: int = 8) -> 
         v = F.pad(u, (1, 1, 1, 1), mode="replicate")
         mean = (v[..., :-2, 1:-1] + v[..., 2:, 1:-1] + v[..., 1:-1, :-2] + v[..., 1:-1, 2:]) / 4
         u = torch.where(inside, mean, known)
-    return torch.where(inside, (generated + u).clamp(-1, 1), generated)
+    return torch.where(inside, (generated + u).clamp(-1, 1), image)
 
 
 def paste(character: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.folder import plain_ground
+from minicc.data.ground import foreground
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.models.blocks import KeysValues
@@ -17,8 +17,6 @@ from minicc.models.garment_ways import look
 from minicc.pipeline import StableDiffusion
 
 MARGIN = 0.06  # of the side, around the garment
-GROUND = 0.8  # of the border that has one colour, at least: a sleeve may be cut off by it
-TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of the garment is at least
 
 
 @dataclass(frozen=True)
@@ -68,16 +66,12 @@ def placed(garment: Image.Image, side: int) -> Placed:
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:
     """The picture on white, and where the garment is, (H, W) bool."""
-    picture = on_white(garment)
-    alpha = np.asarray(garment.convert("RGBA"))[..., 3]
-    if alpha.min() < 128:
-        return picture, alpha >= 128
-    ground = plain_ground(picture, share=GROUND)
-    if ground is None:
+    shown = foreground(garment)
+    if shown is None:
         raise PictureError(
             "the garment's ground is busy: cut the garment out (transparent PNG), or show it on one plain colour"
         )
-    return picture, abs(np.asarray(picture).astype(int) - ground).max(-1) > TOLERANCE
+    return on_white(garment), shown
 
 
 @torch.no_grad()

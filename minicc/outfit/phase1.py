@@ -65,8 +65,8 @@ def variants(
     converted). mask: white over what shall change, same size.
     guidance: classifier-free guidance on the text, 1 is none [the model's usual]. strength: of the ControlNet.
     feather: grow the mask by so many pixels. max_side: pictures with a longer side are worked on in the mask's
-    neighbourhood (default: 1.5 times the side that the model was trained for; a small model sees the whole figure,
-    scaled to that side, see `figure_window`). Raises PictureError for a mask that does not fit or is empty.
+    neighbourhood [1.5 times the model's side; a small model sees the whole picture, scaled: `figure_window`]. Raises
+    PictureError for a mask that does not fit or is empty.
     """
     warn_of_phase(control, 1)
     ready = prepare(sd, character, mask, feather, max_side)
@@ -140,7 +140,7 @@ def prepare(
     character = readable(character)
     declared = read_mask(mask, character.size, feather)
     if sd.knows_one_size and max_side is None:
-        place = figure_window(character, declared, sd.side)
+        place = figure_window(character, sd.side, declared)
     else:
         place = window(declared, sd.vae.stride, margin=sd.side // 4, max_side=max_side or 3 * sd.side // 2)
     ready = Ready(character, declared, place, place.take(character), place.take_mask(declared))
@@ -227,7 +227,7 @@ def notes_on(place: Window, character: Image.Image) -> list[str]:
     left, top, right, bottom = place.box
     if (right - left, bottom - top) != character.size:
         whole = f"{character.width}×{character.height}"
-        notes.append(f"worked on {place.shows}, {right - left}×{bottom - top} of {whole}")
+        notes.append(f"worked on a neighbourhood of the mask, {right - left}×{bottom - top} of {whole}")
     if place.shrinks:
         notes.append(
             f"the masked part was generated at {place.size[0]}×{place.size[1]} and scaled up: some detail is lost"

@@ -3,29 +3,31 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.folder import plain_ground
+from minicc.data.ground import foreground
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.outfit.compose import paste
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
-GROUND = 0.8  # of the border that has one colour, at least: a skirt may be cut off by it
-TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of a figure is at least
-SMALL = 1 / 3  # of the picture's longer side: what is no longer is a small figure, and the picture mostly ground
+SMALL = 1 / 3  # a figure of at most this part of the picture's longer side is small
 
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a picture that the models work on: a box of it, scaled, padded to whole latent cells."""
+    """The part of a picture that the models work on: a box of it, scaled, padded to whole latent cells.
+
+    A pixel is scaled with its own cell and no other (PIL's box filter), so that nothing of what the mask hides comes
+    into what is known.
+    """
 
     box: Box
     size: tuple[int, int]  # (width, height) after scaling, before padding
     padded: tuple[int, int]  # (width, height), multiples of the stride
     corner: tuple[int, int] = (0, 0)  # where the box lies in what is padded
-    shows: str = "the mask's neighbourhood"
 
     @property
     def shrinks(self) -> bool:
@@ -34,33 +36,39 @@ class Window:
 
     def take(self, image: Image.Image) -> Tensor:
         """(1, 3, H, W) in [-1, 1]; the padding repeats the edge, so that no line appears where the picture ends."""
-        x = to_tensor(on_white(image.crop(self.box)).resize(self.size, Image.Resampling.LANCZOS))
-        return self._pad(x, "replicate")
+        x = to_tensor(on_white(image.crop(self.box)).resize(self.size, Image.Resampling.BOX))
+        return self._pad(x)
 
     def take_mask(self, mask: np.ndarray) -> Tensor:
-        """(1, 1, H, W), 1 where masked; scaling down keeps every masked pixel's place masked. Padding is not masked."""
+        """(1, 1, H, W), 1 where masked: each cell that shows any masked pixel, and the padding beside such cells."""
         left, top, right, bottom = self.box
-        m = mask_tensor(mask[top:bottom, left:right])
         width, height = self.size
-        m = F.adaptive_max_pool2d(m, (height, width)) if self.shrinks else F.interpolate(m, (height, width))
-        return self._pad(m, "constant")
+        return self._pad(F.adaptive_max_pool2d(mask_tensor(mask[top:bottom, left:right]), (height, width)))
 
-    def _pad(self, x: Tensor, mode: str) -> Tensor:
+    def _pad(self, x: Tensor) -> Tensor:
         (left, top), (width, height) = self.corner, self.size
-        return F.pad(x, (left, self.padded[0] - width - left, top, self.padded[1] - height - top), mode=mode)
+        pads = (left, self.padded[0] - width - left, top, self.padded[1] - height - top)
+        return F.pad(x, pads, mode="replicate")
 
-    def unpad(self, x: Tensor) -> Tensor:
-        """(…, H, W) of the padded window → the box's part of it."""
+    def spread(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps of the padded window, (1, C, H, W) → of the whole picture, (C, height, width); 0 outside the box.
+
+        size: (width, height) of the picture.
+        """
         (left, top), (width, height) = self.corner, self.size
-        return x[..., top : top + height, left : left + width]
+        x0, y0, x1, y1 = self.box
+        out = torch.zeros(x.shape[1], size[1], size[0])
+        inner = x[..., top : top + height, left : left + width]
+        out[:, y0:y1, x0:x1] = F.interpolate(inner, (y1 - y0, x1 - x0), mode="bilinear")[0].cpu()
+        return out
 
     def put(self, image: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:
         """The picture with the generated window pasted inside the mask; outside it, every value is the original's."""
         (left, top), (width, height) = self.corner, self.size
         piece = generated.crop((left, top, left + width, top + height))
-        x, y, right, bottom = self.box
+        x0, y0, x1, y1 = self.box
         canvas = on_white(image)
-        canvas.paste(piece.resize((right - x, bottom - y), Image.Resampling.LANCZOS), (x, y))
+        canvas.paste(piece.resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS), (x0, y0))
         return paste(image, canvas, mask)
 
 
@@ -77,28 +85,21 @@ def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:
     return Window(box, size, (round_up(size[0], stride), round_up(size[1], stride)))
 
 
-def figure_window(image: Image.Image, mask: np.ndarray, side: int) -> Window:
+def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None) -> Window:
     """Where a model works that has learned whole figures of one size: the whole picture, scaled to the side.
 
     Its longer side becomes `side` and the shorter is padded, alike on both sides: the figure is then about as large as
-    those that the model knows. Only where a figure is small before a plain ground, the rest of the ground is left out.
+    those that the model knows. Only where a figure is small, before a plain or transparent ground, the ground around it
+    and the mask is left out.
     """
-    around = figure(image) | mask
     box: Box = (0, 0, *image.size)
-    if around.any() and max(extent(around)) <= SMALL * max(image.size):
-        box = neighbourhood(around, margin=max(extent(around)) // 16)
+    shown = None if image.size == (side, side) else foreground(image)
+    if shown is not None:
+        shown = shown if mask is None else shown | mask
+        if shown.any() and max(extent(shown)) <= SMALL * max(image.size):
+            box = neighbourhood(shown, margin=max(extent(shown)) // 16)
     size = scaled(box, side / max(box[2] - box[0], box[3] - box[1]))
-    corner = ((side - size[0]) // 2, (side - size[1]) // 2)
-    return Window(box, size, (side, side), corner, "the figure")
-
-
-def figure(image: Image.Image) -> np.ndarray:
-    """(H, W) bool: what is not the picture's plain ground; everything, if it has none."""
-    picture = on_white(image)
-    ground = plain_ground(picture, share=GROUND)
-    if ground is None:
-        return np.ones(image.size[::-1], bool)
-    return abs(np.asarray(picture).astype(int) - ground).max(-1) > TOLERANCE
+    return Window(box, size, (side, side), ((side - size[0]) // 2, (side - size[1]) // 2))
 
 
 def extent(mask: np.ndarray) -> tuple[int, int]:

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import mask_tensor, to_tensor
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
 from minicc.outfit import phase1
-from minicc.outfit.compose import make_hint
+from minicc.outfit.compose import make_hint, seamless
 from minicc.pipeline import Hinted
 from minicc.small import UNET, small_controlnet
 from tests.outfit.test_compose import picture, square
@@ -53,6 +53,22 @@ def test_real_characters_are_redressed_and_nothing_else_changes(sd, control, sha
         character = open_picture(sample.image)
         result = phase1.generate(sd, control, character, open_mask(sample.mask), "a red dress", steps=2, feather=1)
         assert_only_the_mask_changed(result, character)
+
+
+def test_known_pixels_leave_as_they_came_and_the_seam_is_closed_unless_all_is_drawn_anew(sd, control):
+    image = to_tensor(picture((64, 64)))
+    mask = mask_tensor(square((64, 64), (20, 20, 50, 50)))
+    hinted = [Hinted.of(control, make_hint(image, mask))]
+    drawn = {}
+    for name in ("closed", "raw"):
+        with pytest.MonkeyPatch.context() as patched:
+            if name == "raw":
+                patched.setattr(phase1, "seamless", lambda generated, *_: generated)
+            drawn[name] = phase1.fill(sd, image, mask, ["a hat"], [0], hinted, steps=2, again=0)
+    assert torch.equal(drawn["closed"], seamless(drawn["raw"], image, mask))
+    assert torch.equal(drawn["closed"] * (1 - mask), image * (1 - mask))
+    free = phase1.fill(sd, image, mask, ["a hat"], [0], hinted, steps=2, put_back=False)
+    assert not torch.allclose(free * (1 - mask), image * (1 - mask), atol=0.1)
 
 
 def test_feather_is_shown_as_part_of_the_mask(sd, control):

@@ -9,10 +9,11 @@ from PIL import Image
 
 from minicc.data import dolls
 from minicc.data.samples import CLASSES
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import to_image, to_tensor
 from minicc.outfit import phase1
 from minicc.outfit.clothing import ClothingDetector
-from minicc.outfit.window import Window, figure, figure_window, neighbourhood, window
+from minicc.outfit.compose import blank, seamless
+from minicc.outfit.window import Window, figure_window, neighbourhood, window
 from minicc.pipeline import StableDiffusion
 from tests.outfit.test_compose import picture, square
 
@@ -37,7 +38,7 @@ def test_outside_the_mask_every_value_is_bit_identical_whatever_the_size(size, m
     mask[random.integers(size[1]), random.integers(size[0])] = True
     character = picture(size, mode, seed)
     assert_only_the_mask_can_change(window(mask, 8, margin=8, max_side=max_side), character, mask, seed)
-    assert_only_the_mask_can_change(figure_window(character, mask, max_side), character, mask, seed)
+    assert_only_the_mask_can_change(figure_window(character, max_side, mask), character, mask, seed)
 
 
 def test_a_masked_pixel_stays_masked_when_the_window_is_scaled_down():
@@ -69,37 +70,72 @@ def on_ground(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Im
 
 def test_a_picture_of_the_models_own_size_is_seen_as_it_is():
     doll = dolls.draw(3, size=64).image
-    place = figure_window(doll, np.ones((64, 64), bool), 64)
+    place = figure_window(doll, 64)
     assert torch.equal(place.take(doll), to_tensor(doll))
     assert not place.shrinks
 
 
 def test_a_tall_picture_stands_in_the_middle_of_a_square():
     tall = on_ground((100, 400), (10, 20, 90, 390))
-    place = figure_window(tall, square((100, 400), (30, 100, 60, 200)), 128)
+    place = figure_window(tall, 128)
     assert (place.box, place.size, place.padded, place.corner) == ((0, 0, 100, 400), (32, 128), (128, 128), (48, 0))
-    assert place.take_mask(np.ones((400, 100), bool))[0, 0].sum(0).tolist() == [0] * 48 + [128] * 32 + [0] * 48
-    assert torch.equal(place.unpad(place.take(tall)), place.take(tall)[..., 48:80])
+    taken = place.take(tall)
+    assert torch.equal(taken[..., :48], taken[..., 48:49].expand(-1, -1, -1, 48))
+    back = place.spread(taken, tall.size)
+    assert back.shape == (3, 400, 100)
+    assert (back.mean((1, 2)) - to_tensor(tall)[0].mean((1, 2))).abs().max() < 0.02
+
+
+def test_beside_a_masked_edge_the_padding_is_masked_too():
+    mask = square((100, 400), (0, 100, 50, 200))
+    taken = figure_window(picture((100, 400)), 128, mask).take_mask(mask)
+    assert taken[0, 0, 40].tolist() == [1] * (48 + 16) + [0] * (16 + 48)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (32, 24), (33, 77)])
+def test_nothing_of_what_the_mask_hides_is_seen_at_any_scale(size):
+    mask = square(size, (0, size[1] // 3, size[0] // 2 + 1, size[1]))
+    one = np.asarray(picture(size))
+    other = Image.fromarray(np.where(mask[..., None], 255 - one, one))
+    for place in (figure_window(picture(size), 48, mask), window(mask, 8, margin=4, max_side=32)):
+        m = place.take_mask(mask)
+        assert torch.equal(*(blank(place.take(image), m) for image in (picture(size), other)))
+
+
+def test_a_seam_that_is_closed_stays_closed_when_the_window_is_enlarged():
+    flat = Image.new("RGB", (256, 256), (90, 160, 40))
+    mask = square((256, 256), (64, 64, 192, 192))
+    place = figure_window(flat, 64, mask)
+    known, m = place.take(flat), place.take_mask(mask)
+    result = np.asarray(place.put(flat, to_image(seamless(known + 0.2, known, m)), mask)).astype(int)
+    rim = mask & ~square((256, 256), (72, 72, 184, 184))
+    assert abs(result - np.asarray(flat))[rim].mean() < 0.1 * 0.2 * 127.5 * 3
 
 
 def test_a_small_figure_is_seen_without_the_ground_around_it():
     sheet = on_ground((600, 300), (200, 100, 260, 180))
-    place = figure_window(sheet, square((600, 300), (210, 110, 220, 120)), 128)
+    place = figure_window(sheet, 128, square((600, 300), (210, 110, 220, 120)))
     assert place.box == (195, 95, 265, 185)
     assert place.size == (100, 128)
-    assert figure(sheet).sum() >= 0.95 * 60 * 80
+    assert place.shrinks is False
+
+
+def test_white_clothes_on_nothing_belong_to_the_figure():
+    sheet = Image.new("RGBA", (600, 600), (0, 0, 0, 0))
+    sheet.paste("white", (200, 200, 320, 360))
+    sheet.paste("brown", (240, 200, 260, 220))
+    assert figure_window(sheet, 128).box == (190, 190, 330, 370)
 
 
 @pytest.mark.parametrize("sheet", [picture((600, 300)), on_ground((600, 300), (100, 50, 350, 280))])
 def test_before_a_busy_ground_or_where_the_figure_is_large_the_whole_picture_is_seen(sheet):
-    assert figure_window(sheet, square((600, 300), (210, 110, 220, 120)), 128).box == (0, 0, 600, 300)
+    assert figure_window(sheet, 128, square((600, 300), (210, 110, 220, 120))).box == (0, 0, 600, 300)
 
 
 def test_a_small_picture_is_enlarged_and_an_empty_one_is_no_trouble():
-    place = figure_window(picture((32, 32)), np.ones((32, 32), bool), 64)
+    place = figure_window(picture((32, 32)), 64)
     assert (place.size, place.shrinks) == ((64, 64), False)
-    empty = Image.new("RGB", (300, 200), "white")
-    assert figure_window(empty, np.zeros((200, 300), bool), 64).box == (0, 0, 300, 200)
+    assert figure_window(Image.new("RGB", (300, 200), "white"), 64).box == (0, 0, 300, 200)
 
 
 def test_only_a_small_model_sees_whole_figures_and_an_asked_for_side_goes_before(sd, monkeypatch):
@@ -109,6 +145,22 @@ def test_only_a_small_model_sees_whole_figures_and_an_asked_for_side_goes_before
     with pytest.warns(UserWarning, match="scaled up"):
         assert phase1.prepare(sd, character, mask).place.box == (0, 0, 1000, 900)
     assert phase1.prepare(sd, character, mask, max_side=200).place.box != (0, 0, 1000, 900)
+
+
+@pytest.mark.filterwarnings("ignore:.*scaled up", "ignore:the mask")
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (64, 64), (97, 250), (300, 210)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_by_a_small_model_only_the_mask_changes_at_any_size(sd, control, size, mode, monkeypatch):
+    monkeypatch.setattr(StableDiffusion, "knows_one_size", True)
+    mask = square(size, (size[0] // 4, size[1] // 4, size[0] // 2 + 1, size[1] // 2 + 1))
+    ready = [phase1.prepare(sd, picture(shape, mode), m) for shape, m in ((size, mask), ((9, 9), mask_of(9)))]
+    for r, made in zip(ready, phase1.batch(sd, control, ready, ["a hat"] * 2, [0, 1], steps=1), strict=True):
+        before, after = np.asarray(r.character), np.asarray(made.image)
+        assert np.array_equal(before[~r.declared], after[~r.declared])
+
+
+def mask_of(side: int) -> np.ndarray:
+    return square((side, side), (2, 2, side - 2, side - 2))
 
 
 def test_around_a_small_figure_a_detector_finds_nothing(sd, monkeypatch):
