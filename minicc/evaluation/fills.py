@@ -67,9 +67,13 @@ def alike(ready: Sequence[phase1.Ready], name: str) -> Iterator[list[int]]:
                 bar.update(len(group[start : start + BATCH]))
 
 
-def through_vae(sd: StableDiffusion, one: Ask) -> Image.Image:
-    """The true picture, encoded, decoded, joined and pasted into the mask: no sampler can be expected to do better."""
+def through_vae(sd: StableDiffusion, one: Ask, closed: bool = True) -> Image.Image:
+    """The true picture, encoded, decoded and pasted into the mask: no sampler can be expected to do better.
+
+    closed: its seam, as that of every result; False: as the VAE gives it.
+    """
     ready = phase1.prepare(sd, one.character, one.mask)
     truth = ready.place.take(one.truth)
-    again = seamless(sd.decode_latents(sd.encode_image(truth)), truth, ready.mask)
+    again = sd.decode_latents(sd.encode_image(truth))
+    again = seamless(again, truth, ready.mask) if closed else again
     return ready.result(again[0], one.prompt, one.seed).image

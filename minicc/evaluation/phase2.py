@@ -17,7 +17,7 @@ from tqdm import tqdm
 from minicc.data.dolls import FACTS
 from minicc.data.tensors import on_white, to_tensor, to_tensors
 from minicc.evaluation.edits import average, mean_delta_e, outside_change
-from minicc.evaluation.fills import Ask, redressed
+from minicc.evaluation.fills import Ask, redressed, through_vae
 from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
@@ -147,10 +147,8 @@ def own_is_nearer(result: np.ndarray, truth: np.ndarray, one: Wear) -> list[floa
 
 
 def reconstruction(sd: StableDiffusion, one: Ask) -> Image.Image:
-    """The true picture through the VAE, pasted inside the true mask as it comes: what ΔE and SSIM compare with."""
-    ready = prepare(sd, one.character, one.mask)
-    again = sd.decode_latents(sd.encode_image(ready.place.take(one.truth)))[0]
-    return ready.result(again, "", one.seed).image
+    """The true picture as the VAE gives it, in the true mask: what ΔE and SSIM compare with."""
+    return through_vae(sd, one, closed=False)
 
 
 def mean_paste(one: Dressing, mask: np.ndarray) -> Image.Image:

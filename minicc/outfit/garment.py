@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from minicc.data.ground import foreground
+from minicc.data.masks import bounds
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.models.blocks import KeysValues
@@ -46,13 +47,12 @@ def placed(garment: Image.Image, side: int) -> Placed:
     see, or if the ground is busy: what is garment and what is not cannot be told there.
     """
     picture, shown = cut_out(garment)
-    rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
-    if rows.size == 0:
+    if not shown.any():
         raise PictureError(
             "the garment's picture is empty, or filled to its edges: "
             "expected a garment on a plain or transparent ground, with a margin around it"
         )
-    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    box = bounds(shown)
     pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
     piece, mask = Image.fromarray(pixels).crop(box), Image.fromarray(shown).crop(box)
     scale = side * (1 - 2 * MARGIN) / max(piece.size)

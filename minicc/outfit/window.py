@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from minicc.data.ground import foreground
+from minicc.data.masks import bounds
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.outfit.compose import paste
 
@@ -104,20 +105,14 @@ def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None)
 
 def extent(mask: np.ndarray) -> tuple[int, int]:
     """(width, height) of the box around what is masked."""
-    left, top, right, bottom = neighbourhood(mask, margin=0)
+    left, top, right, bottom = bounds(mask)
     return right - left, bottom - top
 
 
 def neighbourhood(mask: np.ndarray, margin: int) -> Box:
     """The mask's bounding box with a margin, inside the picture."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    height, width = mask.shape
-    return (
-        max(0, int(columns[0]) - margin),
-        max(0, int(rows[0]) - margin),
-        min(width, int(columns[-1]) + 1 + margin),
-        min(height, int(rows[-1]) + 1 + margin),
-    )
+    (left, top, right, bottom), (height, width) = bounds(mask), mask.shape
+    return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)
 
 
 def scaled(box: Box, scale: float) -> tuple[int, int]:

@@ -108,8 +108,8 @@ def test_a_seam_that_is_closed_stays_closed_when_the_window_is_enlarged():
     place = figure_window(flat, 64, mask)
     known, m = place.take(flat), place.take_mask(mask)
     result = np.asarray(place.put(flat, to_image(seamless(known + 0.2, known, m)), mask)).astype(int)
-    rim = mask & ~square((256, 256), (72, 72, 184, 184))
-    assert abs(result - np.asarray(flat))[rim].mean() < 0.1 * 0.2 * 127.5 * 3
+    rim = mask & ~square((256, 256), (66, 66, 190, 190))
+    assert abs(result - np.asarray(flat))[rim].mean() < 4  # of 255; the decoder is off by 25
 
 
 def test_a_small_figure_is_seen_without_the_ground_around_it():
