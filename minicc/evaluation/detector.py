@@ -15,7 +15,7 @@ from minicc.evaluation.goals import Figures
 from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
 from minicc.outfit.clothing import ClothingDetector, looking
-from minicc.outfit.reach import kind_of
+from minicc.outfit.reach import kinds_of
 from minicc.pipeline import StableDiffusion
 from minicc.training.detector_stage import fit
 from minicc.training.tiny import seeded
@@ -112,7 +112,7 @@ def classes_of(detector: ClothingDetector, maps: Maps, images: Tensor, batch: in
 def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> float:
     """Of each doll's top, bottom or one-piece, shown as a shop shows it: how often the detector says what it is."""
     right = [
-        kind_of(sd, detector, doll.flat(slot)) == CLASSES[NUMBERS[slot]]
+        kinds_of(sd, detector, doll.flat(slot)) == [CLASSES[NUMBERS[slot]]]
         for doll in dolls
         for slot in doll.slots
         if slot in PATTERNED

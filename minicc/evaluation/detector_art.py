@@ -17,7 +17,8 @@ from minicc.evaluation.detector import class_ious, classes_of, clothes_iou
 from minicc.evaluation.goals import Figures
 from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import StableDiffusion
-from minicc.training.detector_stage import FolderParts, fit
+from minicc.training.detector_stage import fit
+from minicc.training.folders import FolderParts
 
 FEW = 20
 

@@ -17,7 +17,7 @@ from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
 from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable, warn_of_phase
-from minicc.outfit.reach import figures_in, kind_of, reaching_mask
+from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -92,12 +92,13 @@ def automatic_mask(
     if (count := figures_in(found)) > 1:
         warnings.warn(f"the picture shows {count} figures: all are dressed alike; crop to one, or paint a mask",
                       stacklevel=3)  # fmt: skip
-    kinds = [] if classes else [kind_of(sd, detector, garment) for garment in garments]
-    if not all(kinds):
+    shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
+    if not all(shown):
         return clothing_mask(found), ["the garment was not recognised: all clothes are changed, or pass classes="]
-    if not kinds:
+    if not shown:
         return clothing_mask(found, classes), []
-    said = [f"the garment{'s are' if len(kinds) > 1 else ' is'} taken for: {', '.join(kinds)}"]
+    kinds = [kind for those in shown for kind in those]
+    said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
     return reaching_mask(found, kinds), said
 
 

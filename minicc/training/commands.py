@@ -20,11 +20,11 @@ from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
-from minicc.training.detector_stage import DetectorStage, FolderParts, Parts
+from minicc.training.detector_stage import FLATS, DetectorStage, Parts
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
-from minicc.training.folders import FolderPictures, WornFolder, WornPictures
+from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
 from minicc.training.phase2_stage import Phase2Stage, Worn
@@ -253,7 +253,8 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
     data: Dataset
     if a.data:
-        data, held_out = FolderParts(PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)), a.seed), None
+        pictures = PictureFolder(a.data, size=a.size or sd.side, needs=("mask",))
+        data, held_out = FolderParts(pictures, a.seed, FLATS), None
     else:
         data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
     if a.detector:

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from minicc.data.dolls.scenes import BACKGROUNDS, background
-from minicc.data.folder import PictureFolder, square
-from minicc.data.samples import CLASSES, CLOTHES, image_of, index_of
-from minicc.data.tensors import on_white, to_tensor
+from minicc.data.samples import CLASSES, CLOTHES
+from minicc.data.tensors import to_tensor
 from minicc.models.zero_conv import lock
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.outfit.garment import garment_picture
@@ -26,6 +25,7 @@ from minicc.training.tiny import seeded
 
 POINTS = 1024  # pixels of a labelled picture that the heads learn from at a time
 ALL_POINTS = 200_000  # of all pictures of `fit` together: their maps must fit into memory
+FLATS = 0.25  # the share of garments alone among what the detector learns from
 NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 
 
@@ -82,12 +82,12 @@ class DetectorStage(Stage):
 class Parts(Dataset):
     """Pictures with their part masks, now and then a garment alone, as a shop shows it, or nobody; half mirrored.
 
-    From a garment alone the detector learns to tell what it is from its own picture, laid as `kind_of` lays it; from a
+    From a garment alone the detector learns to tell what it is from its own picture, laid as `kinds_of` lays it; from a
     background alone, that there may be nothing to find.
     """
 
     def __init__(
-        self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = 0.25,
+        self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = FLATS,
         nobody: float = 0.05,
     ):  # fmt: skip
         """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any; nobody: of backgrounds."""
@@ -132,28 +132,6 @@ def alone(flat: Tensor, number: int) -> Tensor:
     flat: (3, H, W) in [-1, 1].
     """
     return torch.from_numpy(binary_fill_holes(flat.min(0).values.numpy() < 0.98).astype(np.uint8) * number)
-
-
-class FolderParts(Dataset):
-    """The user's own pictures with their masks; half of them mirrored."""
-
-    def __init__(self, pictures: PictureFolder, seed: int):
-        self.pictures, self.seed = pictures, seed
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, position = key
-        sample = self.pictures.samples[index]
-        picture = image_of(sample)
-        image, parts = square(on_white(picture), index_of(sample, picture.size))
-        side = (self.pictures.size, self.pictures.size)
-        x = to_tensor(image.resize(side, Image.Resampling.LANCZOS))[0]
-        y = torch.from_numpy(np.array(Image.fromarray(parts).resize(side, Image.Resampling.NEAREST)))
-        if rng(self.seed, position, 3).random() < 0.5:
-            x, y = x.flip(-1), y.flip(-1)
-        return {"image": x, "index": y, "name": sample.name}
 
 
 def fit(

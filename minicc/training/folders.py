@@ -1,4 +1,4 @@
-"""What the user's own folders teach beside phase 1: the VAE drawings in their style, phase 2 garments being worn."""
+"""What the user's own folders teach beside phase 1: the VAE a style, the detector clothes, phase 2 wearing."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from minicc.data.folder import PictureFolder, resize, square
 from minicc.data.pictures import open_picture
-from minicc.data.samples import Sample, clothes, image_of, index_of
+from minicc.data.samples import CLASSES, Sample, clothes, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.outfit.garment import garment_picture
 from minicc.training.data import Key, Painted
+from minicc.training.detector_stage import alone
 from minicc.training.draws import rng
 from minicc.training.phase2_stage import varied
 
@@ -33,7 +35,7 @@ class FolderPictures(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
         which, mirror = rng(self.seed, position, 3).random(2)
-        garment = self.garment(index) if which < self.flats else None
+        garment = lone_garment(self.pictures.samples[index], self.pictures.size) if which < self.flats else None
         if garment is None:
             sample: dict[str, Any] = self.pictures[index]
             image, clothes = sample["image"], sample["mask"] > 0
@@ -43,13 +45,50 @@ class FolderPictures(Dataset):
             image, clothes = image.flip(-1), clothes.flip(-1)
         return {"image": image, "clothes": clothes, "name": self.pictures.samples[index].name}
 
-    def garment(self, index: int) -> Tensor | None:
-        """(3, size, size) in [-1, 1], on white; None if there is none, or none that can be cut out."""
-        path = self.pictures.samples[index].garment
-        try:
-            return to_tensor(garment_picture(open_picture(path), self.pictures.size))[0] if path else None
-        except PictureError:
-            return None
+
+class FolderParts(Dataset):
+    """Characters with their masks for the detector, and now and then a garment of one kind alone; half are mirrored."""
+
+    def __init__(self, pictures: PictureFolder, seed: int, flats: float = 0.0):
+        """flats: the share of garments alone, if there are samples that change one kind of clothes only."""
+        self.pictures, self.seed = pictures, seed
+        self.single = [s for s in pictures.samples if s.garment and len(s.changed) == 1]
+        self.flats = flats if self.single else 0.0
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        index, position = key
+        sample, random = self.pictures.samples[index], rng(self.seed, position, 3)
+        mirror, which, one = random.random(3)
+        shown = self.garment(one) if which < self.flats else None
+        image, parts = shown or self.character(sample)
+        if mirror < 0.5:
+            image, parts = image.flip(-1), parts.flip(-1)
+        return {"image": image, "index": parts, "name": sample.name}
+
+    def character(self, sample: Sample) -> tuple[Tensor, Tensor]:
+        """(3, size, size) in [-1, 1], and of each pixel the class, (size, size)."""
+        picture = image_of(sample)
+        image, parts = square(on_white(picture), index_of(sample, picture.size))
+        side = (self.pictures.size, self.pictures.size)
+        x = to_tensor(image.resize(side, Image.Resampling.LANCZOS))[0]
+        return x, torch.from_numpy(np.array(Image.fromarray(parts).resize(side, Image.Resampling.NEAREST)))
+
+    def garment(self, which: float) -> tuple[Tensor, Tensor] | None:
+        """The same of a garment alone; None if it cannot be cut out. which: in [0, 1), of those of one kind."""
+        sample = self.single[int(which * len(self.single))]
+        image = lone_garment(sample, self.pictures.size)
+        return None if image is None else (image, alone(image, CLASSES.index(sample.changed[0])))
+
+
+def lone_garment(sample: Sample, size: int) -> Tensor | None:
+    """A sample's garment, (3, size, size) in [-1, 1], on white; None if there is none, or none that can be cut out."""
+    try:
+        return to_tensor(garment_picture(open_picture(sample.garment), size))[0] if sample.garment else None
+    except PictureError:
+        return None
 
 
 class WornPictures(PictureFolder):

@@ -1,6 +1,7 @@
 """The user's own folders: drawings for the VAE, and for phase 2 characters in the garments that are shown alone."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ import minicc
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.folder import PictureFolder
+from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_tensor
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet
-from minicc.training.folders import FolderPictures, WornFolder, WornPictures
+from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 
@@ -108,6 +110,27 @@ def test_the_vae_sees_characters_and_a_quarter_garments(folder):
             alone += 1
             assert torch.equal(sample["clothes"][0], (sample["image"] < 1).any(0))
     assert 0.15 < alone / 200 < 0.35
+
+
+def test_the_detector_learns_what_a_garment_is_from_samples_that_change_one_kind_only(folder):
+    pictures = PictureFolder(folder, SIDE, needs=("mask",))
+    pictures.samples = [
+        replace(s, changed=("dress",) if i < 2 else ("top", "bottom")) for i, s in enumerate(pictures.samples)
+    ]
+    flats = [to_tensor(garment_picture(Image.open(s.garment), SIDE))[0] for s in pictures.samples[:2]]
+    known = [*flats, *(flat.flip(-1) for flat in flats)]
+    data, bare, alone = FolderParts(pictures, 0, flats=0.25), FolderParts(pictures, 0), 0
+    for position in range(60):
+        sample = data[position % N, position]
+        if any(torch.equal(sample["image"], flat) for flat in known):
+            alone += 1
+            assert set(sample["index"].unique().tolist()) == {0, CLASSES.index("dress")}
+            assert (sample["index"] > 0)[(sample["image"] < 0.9).any(0)].all(), "all of it"
+        else:
+            assert torch.equal(sample["index"], bare[position % N, position]["index"])
+    assert 0.1 < alone / 60 < 0.4
+    pictures.samples = pictures.samples[2:]
+    assert FolderParts(pictures, 0, flats=0.25).flats == 0
 
 
 def test_phase_2_trains_on_a_folder(sd, folder, tmp_path, capsys):
