@@ -195,12 +195,18 @@ def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> P
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     """The user's own characters, and their mirror images; those without a mask or a caption teach nothing here."""
     pictures = PictureFolder(folder, size=a.size or sd.side, needs=("mask", "clothes", "caption"))
-    return Painted(pictures, *encoded(a, sd, pictures, folder.resolve().name), a.seed)
+    return Painted(pictures, *encoded(a, sd, pictures, folder), a.seed)
 
 
-def encoded(a: Namespace, sd: StableDiffusion, pictures: PictureFolder, name: str) -> tuple[Tensor, Tensor]:
-    """The latents of a folder's pictures, both ways round, and the contexts of their captions; kept in the cache."""
-    name, captions = f"{name}-{pictures.size}", [sample.caption for sample in pictures.samples]
+def encoded(
+    a: Namespace, sd: StableDiffusion, pictures: PictureFolder, folder: Path, what: str = ""
+) -> tuple[Tensor, Tensor]:
+    """The latents of a folder's pictures, both ways round, and the contexts of their captions; kept in the cache.
+
+    Named after the folder and the one above it: many datasets have a train/. what: which of their pictures.
+    """
+    root, captions = folder.resolve(), [sample.caption for sample in pictures.samples]
+    name = f"{root.parent.name}-{root.name}{what}-{pictures.size}"
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     return latents, contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
 
@@ -245,7 +251,7 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
 def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:
     """The user's own characters in second outfits, and the garments that these show."""
     pictures = WornPictures(folder, a.size or sd.side)
-    return WornFolder(pictures, *encoded(a, sd, pictures, f"{folder.resolve().name}-worn"), a.seed)
+    return WornFolder(pictures, *encoded(a, sd, pictures, folder, "-worn"), a.seed)
 
 
 def train_detector(a: Namespace, config: TrainConfig) -> Path:

@@ -136,18 +136,11 @@ def test_the_detector_learns_what_a_garment_is_from_samples_that_change_one_kind
 def test_phase_2_trains_on_a_folder(sd, folder, tmp_path, capsys):
     sd.save(tmp_path / "sd")
     small_controlnet(sd).save(tmp_path / "start")
-    options = [
-        "--sd",
-        str(tmp_path / "sd"),
-        "--control",
-        str(tmp_path / "start"),
-        "--data",
-        str(folder),
-        "--size",
-        "32",
-    ]
+    options = f"--sd {tmp_path / 'sd'} --control {tmp_path / 'start'} --data {folder} --size 32".split()
     options += ["--steps", "2", "--batch", "2", "--device", "cpu", "--cache", str(tmp_path / "cache")]
     assert main(["train", "phase2", *options, "--held-out", str(folder), "--out", str(tmp_path / "run")]) == 0
+    name = f"{folder.parent.name}-{folder.name}-worn-32.safetensors"
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {f"latents-{name}", f"captions-{name}"}
     before, after = (ControlNet.load(path).state_dict() for path in (tmp_path / "start", tmp_path / "run/controlnet"))
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert main(["train", "phase2", *options, "--supervise", "0.1", "--out", str(tmp_path / "no")]) == 2
@@ -156,17 +149,7 @@ def test_phase_2_trains_on_a_folder(sd, folder, tmp_path, capsys):
 
 def test_a_decoder_learns_a_folders_style_and_takes_the_models_place(sd, folder, tmp_path):
     save_vae(sd.vae, tmp_path / "vae")
-    options = [
-        "--vae",
-        str(tmp_path / "vae"),
-        "--decoder-only",
-        "--data",
-        str(folder),
-        "--size",
-        "32",
-        "--device",
-        "cpu",
-    ]
+    options = f"--vae {tmp_path / 'vae'} --decoder-only --data {folder} --size 32 --device cpu".split()
     assert main(["train", "vae", *options, "--steps", "2", "--batch", "2", "--out", str(tmp_path / "run")]) == 0
     old, new = load_vae(tmp_path / "vae"), load_vae(tmp_path / "run/vae")
     assert new.config == old.config
