@@ -83,15 +83,17 @@ class Parts(Dataset):
     """Pictures with their part masks, now and then a garment alone, as a shop shows it, or nobody; half mirrored.
 
     From a garment alone the detector learns to tell what it is from its own picture, laid as `kinds_of` lays it; from a
-    background alone, that there may be nothing to find.
+    background alone, that there may be nothing to find; from half a figure, that a picture need not end with the feet.
     """
 
     def __init__(
         self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = FLATS,
-        nobody: float = 0.05,
+        nobody: float = 0.05, halves: float = 0.25,
     ):  # fmt: skip
-        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any; nobody: of backgrounds."""
-        self.dolls, self.seed, self.worn, self.nobody = dolls, seed, worn, nobody
+        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any; nobody: of backgrounds;
+        halves: of characters cut off somewhere from the chest to the knees.
+        """
+        self.dolls, self.seed, self.worn, self.nobody, self.halves = dolls, seed, worn, nobody, halves
         self.flats = flats if worn else 0.0
 
     def __len__(self) -> int:
@@ -109,9 +111,27 @@ class Parts(Dataset):
             parts = alone(image, int(self.worn["slot"][index]))
         else:
             image, parts = in_range(self.dolls["image"][index]), self.dolls["index"][index]
+            cut, share = random.random(2)
+            if cut < self.halves:
+                image, parts = half_figure(image, parts, 0.45 + 0.4 * float(share))
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": f"doll {index}"}
+
+
+def half_figure(image: Tensor, parts: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """The upper part of a character and of its part mask, enlarged to the picture's size, as a bust would show it.
+
+    image: (3, H, H) in [-1, 1]; parts: (H, H), 0 where nobody is. share: of the picture's height, from the hair down.
+    """
+    side, figure = len(parts), parts > 0
+    size = round(share * side)
+    first = int(figure.any(1).int().argmax())
+    middle = int(figure.any(0).nonzero().float().mean()) if figure.any() else side // 2
+    top, left = (min(max(0, start), side - size) for start in (first - size // 16, middle - size // 2))
+    window = slice(top, top + size), slice(left, left + size)
+    enlarged = F.interpolate(image[:, *window][None], (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+    return enlarged[0], F.interpolate(parts[window][None, None].float(), (side, side))[0, 0].to(parts)
 
 
 def scene(random: np.random.Generator, size: int) -> Tensor:

@@ -17,7 +17,7 @@ from minicc.outfit.clothing import features
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.reach import closed, figures_in, kinds_of, reaching_mask
 from minicc.small import small_stable_diffusion
-from minicc.training.detector_stage import Parts, alone, fit
+from minicc.training.detector_stage import Parts, alone, fit, half_figure
 from minicc.training.draws import rng
 from tests.outfit.test_clothing import found_in
 
@@ -108,6 +108,25 @@ def test_a_quarter_of_the_detectors_samples_are_garments_alone_and_a_twentieth_n
     assert 8 <= shown.count({0}) <= 35
     assert shown.count({6}) == 400 - shown.count({0, 3}) - shown.count({0})
     assert {0, 3} not in [set(Parts(doll, 0)[0, i]["index"].unique().tolist()) for i in range(50)]
+
+
+def test_half_a_figure_is_cut_below_the_hair_and_enlarged_with_its_mask():
+    doll = dolls.draw(3)
+    image, parts = pictures([doll])[0], torch.from_numpy(doll.index)
+    bust, seen = half_figure(image, parts, 0.5)
+    assert bust.shape == image.shape
+    assert seen.shape == parts.shape
+    assert seen.dtype == parts.dtype
+    assert set(seen.unique().tolist()) <= set(parts.unique().tolist())
+    assert CLASSES.index("shoes") not in seen
+    assert (seen == CLASSES.index("hair")).sum() > 2.5 * (parts == CLASSES.index("hair")).sum()
+    assert (seen[-1] > 0).any(), "it is cut off"
+    edges = (seen[:, 1:] != seen[:, :-1]) & (seen[:, 1:] * seen[:, :-1] == 0)
+    jump = (bust[:, :, 1:] - bust[:, :, :-1]).abs().amax(0)
+    assert jump[edges].mean() > 4 * jump[~edges].mean(), "picture and mask lie on one another"
+    everything, same = half_figure(image, parts, 1.0)
+    torch.testing.assert_close(everything, image, atol=1e-5, rtol=0)
+    assert torch.equal(same, parts)
 
 
 def test_where_nobody_is_there_is_a_background_and_nothing_to_find():
