@@ -21,7 +21,7 @@ from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import FLATS, DetectorStage, Parts
-from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, texts
+from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
@@ -278,8 +278,8 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
 
 def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Parts:
     """Dolls with their part masks, and garments alone."""
-    size = a.size or sd.side
-    return Parts(draw_dolls(a.cache, split, count, size), a.seed, draw_worn(a.cache, split, count, size))
+    drawn = draw_dolls(a.cache, split, count, a.size or sd.side)
+    return Parts(drawn, a.seed, lone_garments(drawn))
 
 
 def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:

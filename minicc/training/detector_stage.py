@@ -90,8 +90,8 @@ class Parts(Dataset):
         self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = FLATS,
         nobody: float = 0.05, halves: float = 0.25,
     ):  # fmt: skip
-        """dolls, worn: of dolls_cache. flats: the share of garments alone, if there are any; nobody: of backgrounds;
-        halves: of characters cut off somewhere from the chest to the knees.
+        """dolls: of `draw_dolls`; worn: of `lone_garments`. flats: the share of these, if there are any; nobody: of
+        backgrounds; halves: of characters cut off somewhere from the chest to the knees.
         """
         self.dolls, self.seed, self.worn, self.nobody, self.halves = dolls, seed, worn, nobody, halves
         self.flats = flats if worn else 0.0

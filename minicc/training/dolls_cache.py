@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data import dolls
-from minicc.data.dolls.facts import numbers
-from minicc.data.dolls.wardrobe import CLASSES
+from minicc.data.dolls.facts import FACTS, numbers
+from minicc.data.dolls.wardrobe import CLASSES, SLOTS
 from minicc.data.masks import clothes_in
 from minicc.data.tensors import on_white
 from minicc.errors import Error
@@ -45,6 +45,14 @@ def draw_worn(folder: Path, split: str, count: int, size: int = 128) -> dict[str
     where another one of its kind would be: what is masked when it is changed; slot (N,): its class in the part mask.
     """
     return kept_dolls(folder / f"worn-{split}-{count}-{size}.safetensors", worn, split, count, size)
+
+
+def lone_garments(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    """flat and slot, like those of `draw_worn`, of the garments in `draw_dolls`: shoes and hats as well."""
+    facts = drawn["facts"].numpy()
+    worn = [[slot for slot in SLOTS if row[list(FACTS).index(slot)]] for row in facts]  # 0 is "none"
+    shown = [CLASSES[slots[seed % len(slots)]] for seed, slots in enumerate(worn)]  # as `one` chooses
+    return {"flat": drawn["flat"], "slot": torch.tensor(shown, dtype=torch.uint8)}
 
 
 def draw_where(folder: Path, split: str, count: int, size: int = 128) -> Tensor:

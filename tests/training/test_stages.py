@@ -13,13 +13,14 @@ import torch
 import minicc
 from minicc.cli import main
 from minicc.data import dolls
+from minicc.data.dolls.wardrobe import CLASSES
 from minicc.evaluation.reader import load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
 from minicc.training.cache import digest_of, kept
 from minicc.training.data import Dressed, Painted, Pictures
-from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, one, stacked, texts
+from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.stages import Phase1Stage, VAEStage, dropped
@@ -54,6 +55,17 @@ def cache(runs) -> dict[str, torch.Tensor]:
 def test_each_stage_leaves_its_curves_and_a_sheet(runs):
     for stage in ("vae", "base", "phase1"):
         assert {"curves.csv", "curves.png", "sheet-00000002.png"} <= {p.name for p in (runs / stage).iterdir()}
+
+
+def test_each_doll_shows_one_garment_alone_whose_kind_is_known(cache):
+    shown = lone_garments(cache)
+    for seed, number in enumerate(shown["slot"].tolist()):
+        doll = dolls.draw(seed)
+        slot = doll.slots[seed % len(doll.slots)]
+        assert number == CLASSES[slot]
+        flat = np.asarray(doll.flat(slot).resize((128, 128)).convert("RGB"))
+        assert torch.equal(shown["flat"][seed], torch.from_numpy(flat.transpose(2, 0, 1).copy()))
+    assert len(set(shown["slot"].tolist())) > 2
 
 
 def test_the_vae_has_a_measured_scaling_factor(runs, cache):
