@@ -28,7 +28,7 @@ def main() -> None:
     reader = load_reader(a.reader) if a.reader else load_reader()
     cells = [cell for cell in CELLS if cell.name in a.cells]
     figures = table1(load(a.sd), reader, a.out, a.n, a.n_longest, a.seed, cells, a.bf16)
-    print(markdown(figures) if len(cells) == len(CELLS) else figures)
+    print(markdown(figures, a.n, a.n_longest) if len(cells) == len(CELLS) else figures)
 
 
 if __name__ == "__main__":

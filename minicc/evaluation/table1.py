@@ -21,6 +21,7 @@ from minicc.errors import Error
 from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.metrics import frechet
 from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.vae import reconstructed
 from minicc.pipeline import StableDiffusion
 from minicc.training.cache import digest_of, kept
 
@@ -59,27 +60,41 @@ def table1(
     sd: StableDiffusion, reader: AttributeReader, out: Path, n: int = 500, n_longest: int = 200, seed: int = 0,
     cells: Sequence[Cell] = CELLS, bf16: bool = False,
 ) -> dict[str, float]:  # fmt: skip
-    """Every cell's Fréchet distance to n true test dolls, by name; "floor": of n other true ones.
+    """Every cell's Fréchet distance to the n true test dolls of its captions, by `key`; of "others": n other true
+    dolls, and "through the VAE": these dolls as the VAE gives them back, no U-Net involved.
 
-    out: folder of finished batches of latents: a run that was stopped samples from the last on. n_longest: pictures at
-    the most steps; their distance is to as many true dolls, and "floor n_longest" is its floor. cells: not all of them,
-    but these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n below 2.
+    A Fréchet distance falls with the number of pictures, so each is measured of the first n_longest as well: those at
+    the most steps are no more. out: folder of finished batches of latents: a run that was stopped samples from the last
+    on. cells: not all of them, but these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n
+    below 2.
     """
     if min(n, n_longest) < 2:
         raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
     first = FIRST + seed * 100_000
-    truth, others = (reader.embed(pictures(test_dolls(first + offset, n))) for offset in (0, n))
-    figures = {"floor": frechet(others, truth), f"floor {n_longest}": frechet(others[:n_longest], truth[:n_longest])}
+    images, others = (pictures(test_dolls(first + offset, n)) for offset in (0, n))
+    truth = reader.embed(images)
+    figures = distances("others", reader.embed(others), truth, n_longest)
+    figures |= distances("through the VAE", reader.embed(reconstructed(sd.vae, images)), truth, n_longest)
     for cell in cells:
-        count = n_longest if cell.steps == max(STEPS) else n
-        latents = batches(cell, sd, out, count, seed, bf16)
+        latents = batches(cell, sd, out, n_longest if cell.steps == max(STEPS) else n, seed, bf16)
         features = torch.cat([reader.embed(sd.decode_latents(z).cpu()) for z in latents])
-        figures[cell.name] = frechet(features, truth[:count])
-        print(f"{cell.name}: {figures[cell.name]:.3f}", flush=True)
+        measured = distances(cell.name, features, truth, n_longest)
+        print(measured, flush=True)
+        figures |= measured
     if len(cells) == len(CELLS):
         asked = {"n": n, "n_longest": n_longest, "seed": seed, "bf16": bf16}
-        (out / "table1.json").write_text(json.dumps(asked | figures, indent=1))
+        (out / "table1.json").write_text(json.dumps(asked | figures, indent=1, ensure_ascii=False))
     return figures
+
+
+def distances(name: str, features: Tensor, truth: Tensor, few: int) -> dict[str, float]:
+    """Of all features, and of the first few, to as many of the truth's."""
+    counts = sorted({min(few, len(features)), len(features)}, reverse=True)
+    return {key(name, count): frechet(features[:count], truth[:count]) for count in counts}
+
+
+def key(name: str, count: int) -> str:
+    return f"{name}, n={count}"
 
 
 def batches(cell: Cell, sd: StableDiffusion, out: Path, count: int, seed: int, bf16: bool) -> Iterator[Tensor]:
@@ -109,10 +124,16 @@ def once(
     return make
 
 
-def markdown(figures: dict[str, float]) -> str:
-    """The table as it stands in the model card."""
+def markdown(figures: dict[str, float], n: int, n_longest: int) -> str:
+    """The table as it stands in the model card: the distance over n pictures, in brackets over n_longest."""
     lines = ["| S | " + " | ".join(f"η = {eta}" for eta in ETAS) + " |", "|---" * (len(ETAS) + 1) + "|"]
     for steps in STEPS:
-        row = [f"{figures[Cell(steps, eta).name]:.2f}" for eta in ETAS]
+        row = [written(figures, Cell(steps, eta).name, n, n_longest) for eta in ETAS]
         lines.append(f"| {steps} | " + " | ".join(row) + " |")
-    return "\n".join([*lines, "", f"{CELLS[0].name}: {figures[CELLS[0].name]:.2f}; floor {figures['floor']:.2f}"])
+    beside = (CELLS[0].name, "through the VAE", "others")
+    return "\n".join([*lines, "", "; ".join(f"{name}: {written(figures, name, n, n_longest)}" for name in beside)])
+
+
+def written(figures: dict[str, float], name: str, n: int, n_longest: int) -> str:
+    of_all, of_few = figures.get(key(name, n)), figures[key(name, n_longest)]
+    return f"({of_few:.0f})" if of_all is None else f"{of_all:.0f} ({of_few:.0f})"

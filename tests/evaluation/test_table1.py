@@ -5,6 +5,7 @@ import torch
 
 from minicc.errors import Error
 from minicc.evaluation import table1 as module
+from minicc.evaluation.metrics import frechet
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.table1 import CELLS, ETAS, STEPS, Cell, batches, markdown
 
@@ -52,17 +53,29 @@ def test_too_few_pictures_are_refused(sd, tmp_path):
         module.table1(sd, AttributeReader(), tmp_path, n=1)
 
 
-def test_the_table_has_a_row_for_every_number_of_steps():
-    lines = markdown({c.name: 1.5 for c in CELLS} | {"floor": 0.1}).splitlines()
+def test_the_table_has_a_row_for_every_number_of_steps_and_the_longest_only_the_figure_of_few():
+    few = {f"{name}, n=2": 1.4 for name in [*(c.name for c in CELLS), "others", "through the VAE"]}
+    many = {f"{name[:-1]}5": 7.6 for name in few if "S=1000" not in name}
+    lines = markdown(few | many, 5, 2).splitlines()
     assert len(lines) == 2 + len(STEPS) + 2
-    assert lines[2] == "| 10 | 1.50 | 1.50 | 1.50 | 1.50 | 1.50 |"
-    assert lines[-1].endswith("floor 0.10")
+    assert lines[2] == "| 10 | 8 (1) | 8 (1) | 8 (1) | 8 (1) | 8 (1) |"
+    assert lines[6] == "| 1000 | (1) | (1) | (1) | (1) | (1) |"
+    assert lines[-1] == "DPM-Solver++ S=15 η=0: 8 (1); through the VAE: 8 (1); others: 8 (1)"
 
 
 def test_chosen_cells_give_their_figures_and_leave_a_finished_table_alone(sd, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "once", lambda *_: lambda: {"latents": torch.randn(2, 4, 16, 16)})
-    monkeypatch.setattr(module, "pictures", lambda dolls: torch.zeros(len(dolls), 3, 128, 128))
+    monkeypatch.setattr(module, "once", lambda *_: lambda: {"latents": torch.randn(3, 4, 16, 16)})
+    monkeypatch.setattr(module, "pictures", lambda dolls: torch.rand(len(dolls), 3, 128, 128))
     (tmp_path / "table1.json").write_text("finished")
-    found = module.table1(sd, AttributeReader(), tmp_path, n=2, n_longest=2, cells=CELLS[:1])
-    assert list(found) == ["floor", "floor 2", CELLS[0].name]
+    found = module.table1(sd, AttributeReader(), tmp_path, n=3, n_longest=2, cells=CELLS[:1])
+    names = ["others", "through the VAE", CELLS[0].name]
+    assert list(found) == [f"{name}, n={count}" for name in names for count in (3, 2)]
+    assert all(value > 0 for value in found.values())
     assert (tmp_path / "table1.json").read_text() == "finished"
+
+
+def test_a_distance_of_few_is_to_as_many_of_the_truth():
+    x, y = (torch.randn(40, 3, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    found = module.distances("a", x, y, 10)
+    assert found == {"a, n=40": frechet(x, y), "a, n=10": frechet(x[:10], y[:10])}
+    assert list(module.distances("a", x[:10], y, 10)) == ["a, n=10"]
