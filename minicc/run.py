@@ -161,13 +161,13 @@ def run_dolls(a: argparse.Namespace) -> None:
 
     if not (a.sheet or a.folder):
         raise Error("say what to write: --sheet FILE.png, or --folder FOLDER")
-    drawn = [dolls.draw(seed, size=a.size) for seed in range(a.seed, a.seed + a.n)]
+    drawn = [dolls.draw(seed, size=a.size, split=a.split) for seed in range(a.seed, a.seed + a.n)]
     if a.sheet:
         a.sheet.parent.mkdir(parents=True, exist_ok=True)
         dolls.contact_sheet(drawn).save(a.sheet)
         print(a.sheet)
     if a.folder:
-        dolls.export(a.folder, drawn)
+        dolls.export(a.folder, drawn, a.layout, "seen" if a.split == "train" else "any")
         print(a.folder)
 
 

@@ -12,7 +12,8 @@ from minicc.data.samples import CLASSES, CLOTHES, Sample, caption_in, inside
 from minicc.errors import PictureError
 
 GARMENTS = {  # words in a layer's name → what it is; the first that fits
-    "accessory": "hat cap helmet scarf glove gloves glasses belt cape cloak bag necklace tie bow ribbon armband",
+    "accessory": "accessory hat cap helmet scarf glove gloves glasses belt cape cloak bag necklace tie bow ribbon "
+    "armband",
     "shoes": "shoe shoes boot boots sandal sandals sneaker sneakers sock socks stocking stockings",
     "dress": "dress gown robe kimono overalls onepiece jumpsuit",
     "bottom": "pants trousers jeans shorts skirt leggings bottom",

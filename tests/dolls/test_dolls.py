@@ -1,6 +1,7 @@
 """Paper dolls: their ground truth holds, pixel for pixel."""
 
 import hashlib
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 from minicc.data import dolls
 from minicc.data.dolls import captions, wardrobe
 from minicc.data.dolls.scenes import background
+from minicc.data.dolls.wardrobe import random_outfit
 from minicc.data.folder import read_folder
-from minicc.data.samples import index_of
+from minicc.data.samples import image_of, index_of
 from minicc.errors import Error
 
 SOME = range(16)
@@ -231,10 +233,64 @@ def test_an_exported_folder_is_read_back(tmp_path):
 
 
 def test_exported_pairs_are_read_back_in_both_directions(tmp_path):
-    samples, report = read_folder(dolls.export(tmp_path, [drawn(seed) for seed in range(3)], pairs=True))
+    samples, report = read_folder(dolls.export(tmp_path, [drawn(seed) for seed in range(3)], "pairs"))
     assert not report
     assert len(samples) == 6
     assert all(s.garment and s.target and s.target_mask for s in samples)
+
+
+def test_second_outfits_for_training_have_no_held_out_combination(tmp_path):
+    def held_out(combinations: str) -> bool:
+        """Whether a second outfit names one."""
+        found = [random_outfit(np.random.default_rng([drawn(i).words, 3]), combinations) for i in range(40)]
+        return any((g.kind, g.colour, g.pattern) in dolls.HELD_OUT for outfit in found for _, g in outfit.items())
+
+    assert held_out("any")
+    assert not held_out("seen")
+    some = [drawn(i) for i in range(40)]
+    any_rows, seen_rows = (
+        [json.loads(line) for line in (dolls.export(tmp_path / c, some, "pairs", c) / "metadata.jsonl").open()]
+        for c in ("any", "seen")
+    )
+    assert [row["outfit_a"] for row in any_rows] == [row["outfit_a"] for row in seen_rows]
+    changed = [i for i in range(40) if any_rows[i]["outfit_b"] != seen_rows[i]["outfit_b"]]
+    assert 0 < len(changed) < 40
+
+
+def test_exported_layers_are_read_back_and_give_the_picture(tmp_path):
+    some = [drawn(seed) for seed in range(4)]
+    samples, report = read_folder(dolls.export(tmp_path, some, "layers"))
+    assert not report.dropped
+    assert [sample.caption for sample in samples] == [doll.caption for doll in some]
+    for sample, doll in zip(samples, some, strict=True):
+        laid = np.asarray(image_of(sample).convert("RGBA")).astype(int)
+        assert np.abs(laid - np.asarray(doll.image)).max(-1).mean() < 4
+        index, truth = index_of(sample, doll.image.size), np.where(doll.index < 6, doll.index, 0)
+        both = (index > 0) & (index < 6) & (truth > 0)
+        assert (index == truth)[both].mean() > 0.98
+        assert both.sum() > 0.85 * (truth > 0).sum()
+
+
+def test_below_the_clothes_a_layer_is_whole():
+    doll = next(d for d in map(drawn, range(20)) if "top" in d.slots)
+    body = next(np.asarray(p)[..., 3] > 0 for name, p in doll.layers.items() if name.endswith("skin_body"))
+    assert (body & (doll.index == wardrobe.CLASSES["top"])).sum() > 50
+
+
+def test_exported_viton_is_read_back(tmp_path):
+    some = [drawn(seed) for seed in range(3)]
+    samples, report = read_folder(dolls.export(tmp_path, some, "viton"))
+    assert not report.dropped
+    for sample, doll in zip(samples, some, strict=True):
+        assert sample.caption == doll.caption
+        assert (index_of(sample, doll.image.size) == doll.index).all()
+        assert sample.garment
+
+
+def test_an_unknown_layout_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(Error, match="imagefolder, pairs, layers, viton"):
+        dolls.export(tmp_path / "new", [drawn(0)], "coco")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_contact_sheet_has_a_cell_for_each():

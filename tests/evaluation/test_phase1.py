@@ -199,7 +199,7 @@ def test_real_art_is_measured_by_colour(saved, tmp_path, shared, capsys):
 
 
 def test_a_folder_of_dolls_is_measured_as_art_is(saved, tmp_path):
-    folder = dolls.export(tmp_path / "dolls", [dolls.draw(seed, split="val") for seed in range(3)], pairs=True)
+    folder = dolls.export(tmp_path / "dolls", [dolls.draw(seed, split="val") for seed in range(3)], layout="pairs")
     rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     rows = [row | {"garment_a_text": row["outfit_a"], "garment_b_text": row["outfit_b"]} for row in rows]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*metadata")  # the reports, whi
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Dolls in two outfits; of the last only one, and of the last but one a garment is missing."""
-    root = dolls.export(tmp_path_factory.mktemp("pairs"), [dolls.draw(i) for i in range(N)], pairs=True)
+    root = dolls.export(tmp_path_factory.mktemp("pairs"), [dolls.draw(i) for i in range(N)], layout="pairs")
     rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text("utf-8").splitlines()]
     for i, row in enumerate(rows):
         row["garment_b_text"] = f"garment {i}"

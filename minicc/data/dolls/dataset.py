@@ -1,7 +1,7 @@
 """Dolls for others: a PyTorch dataset, a contact sheet, a folder on disk."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,15 @@ from minicc.data.dolls.doll import Doll
 from minicc.data.dolls.draw import draw
 from minicc.data.dolls.wardrobe import random_outfit
 from minicc.data.tensors import on_white, to_tensor
+from minicc.errors import Error
 
 COLOURS = (
     (255, 255, 255), (220, 50, 50), (50, 90, 220), (230, 160, 40), (110, 70, 50), (150, 60, 190), (70, 60, 80),
     (250, 210, 180),
 )  # fmt: skip
 """What an index mask's classes are shown in."""
+LIP = np.array([0, 5, 9, 6, 18, 1, 2, 13], np.uint8)  # an index mask's classes as LIP numbers them
+Row = dict[str, str]
 
 
 class DollDataset(Dataset):
@@ -64,44 +67,74 @@ def contact_sheet(dolls: Sequence[Doll], columns: int = 8) -> Image.Image:
     return sheet
 
 
-def export(folder: str | Path, dolls: Sequence[Doll], pairs: bool = False) -> Path:
-    """Write dolls as a folder that `data.folder` (and Hugging Face's imagefolder) reads; returns it.
+def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder", combinations: str = "any") -> Path:
+    """Write dolls as a folder that `data.folder` reads; returns it.
 
-    metadata.jsonl has `file_name`, `mask_file_name`, `text`; with `pairs` the columns of outfit pairs, each doll
-    also in a second, random outfit, and both outfits' main garments alone. Masks are palette PNGs of the index.
+    layout: "imagefolder" (Hugging Face's: metadata.jsonl with `file_name`, `mask_file_name`, `text`), "pairs" (each
+    doll in a second, random outfit as well, both outfits' main garments alone), "layers" (a sub-folder a doll, one
+    transparent PNG a layer) or "viton" (VITON-HD's: image/, cloth/, image-parse-v3/). combinations: of (garment,
+    colour, pattern), what second outfits may have; "seen" keeps them fit for training. Raises Error for another layout.
     """
+    if layout not in LAYOUTS:
+        raise Error(f"there is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     root = Path(folder)
-    (root / "images").mkdir(parents=True, exist_ok=True)
-    rows = [pair(root, i, doll) if pairs else single(root, i, doll) for i, doll in enumerate(dolls)]
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    (root / "metadata.jsonl").write_text(lines, "utf-8")
+    rows = [LAYOUTS[layout](root, f"{i:06}", doll, combinations) for i, doll in enumerate(dolls)]
+    if rows and rows[0]:
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (root / "metadata.jsonl").write_text(lines, "utf-8")
     return root
 
 
-def single(root: Path, i: int, doll: Doll) -> dict[str, str]:
+def single(root: Path, name: str, doll: Doll, combinations: str) -> Row:
     """One doll's files and its row."""
     return {
-        "file_name": saved(root, f"{i:06}.png", doll.image),
-        "mask_file_name": saved(root, f"{i:06}-mask.png", clothes(doll)),
+        "file_name": saved(root, f"images/{name}.png", doll.image),
+        "mask_file_name": saved(root, f"images/{name}-mask.png", clothes(doll)),
         "text": doll.caption,
         "outfit_text": doll.outfit_text,
     }
 
 
-def pair(root: Path, i: int, doll: Doll) -> dict[str, str]:
+def pair(root: Path, name: str, doll: Doll, combinations: str) -> Row:
     """A doll in two outfits: files and row."""
-    other = doll.wearing(random_outfit(np.random.default_rng([doll.words, 3])))
-    row: dict[str, str] = {}
+    other = doll.wearing(random_outfit(np.random.default_rng([doll.words, 3]), combinations))
+    row: Row = {}
     for letter, one in (("a", doll), ("b", other)):
-        main = next(slot for slot in one.slots if slot in ("onepiece", "top"))
         row |= {
-            f"person_{letter}": saved(root, f"{i:06}-{letter}.png", one.image.convert("RGB")),
-            f"mask_{letter}": saved(root, f"{i:06}-{letter}-mask.png", clothes(one)),
-            f"garment_{letter}": saved(root, f"{i:06}-{letter}-garment.png", one.flat(main)),
+            f"person_{letter}": saved(root, f"images/{name}-{letter}.png", one.image.convert("RGB")),
+            f"mask_{letter}": saved(root, f"images/{name}-{letter}-mask.png", clothes(one)),
+            f"garment_{letter}": saved(root, f"images/{name}-{letter}-garment.png", one.flat(main_slot(one))),
             f"caption_{letter}": one.caption,
             f"outfit_{letter}": one.outfit_text,
         }
     return row
+
+
+def in_layers(root: Path, name: str, doll: Doll, combinations: str) -> Row:
+    """A sub-folder with the doll's layers and its caption."""
+    for layer, picture in doll.layers.items():
+        saved(root, f"{name}/{layer}.png", picture)
+    (root / name / "caption.txt").write_text(doll.caption, "utf-8")
+    return {}
+
+
+def in_viton(root: Path, name: str, doll: Doll, combinations: str) -> Row:
+    """The doll, its main garment, and its part mask in LIP's numbers."""
+    saved(root, f"image/{name}.png", doll.image.convert("RGB"))
+    saved(root, f"cloth/{name}.png", doll.flat(main_slot(doll)))
+    saved(root, f"image-parse-v3/{name}.png", Image.fromarray(LIP[doll.index]))
+    (root / "caption").mkdir(exist_ok=True)
+    (root / "caption" / f"{name}.txt").write_text(doll.caption, "utf-8")
+    return {}
+
+
+LAYOUTS: dict[str, Callable[[Path, str, Doll, str], Row]] = {
+    "imagefolder": single, "pairs": pair, "layers": in_layers, "viton": in_viton,
+}  # fmt: skip
+
+
+def main_slot(doll: Doll) -> str:
+    return next(slot for slot in doll.slots if slot in ("onepiece", "top"))
 
 
 def clothes(doll: Doll) -> Image.Image:
@@ -112,6 +145,7 @@ def clothes(doll: Doll) -> Image.Image:
 
 
 def saved(root: Path, name: str, picture: Image.Image) -> str:
-    """Write the picture into images/; returns its name in the metadata."""
-    picture.save(root / "images" / name)
-    return f"images/{name}"
+    """Write the picture into the folder; returns its name there."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    picture.save(root / name)
+    return name

@@ -80,6 +80,24 @@ class Doll:
         rgb = (rgba[..., :3] * alpha + behind * (255 - alpha) + 127) // 255
         return Image.fromarray(rgb.astype(np.uint8), "RGB").convert("RGBA")
 
+    @property
+    def layers(self) -> dict[str, Image.Image]:
+        """The doll taken apart, RGBA by name, from the back to the front, as "07_top_torso"; each is whole.
+
+        Laid on one another they give the picture, but for the mixed pixels at the edges of layers.
+        """
+        bones = rig.bones(self.character.pose, self.character.build)
+        found = {}
+        if self.character.background != "none":
+            opaque = Image.fromarray(background(self.character.background, self.size).astype(np.uint8), "RGB")
+            found["00_background"] = opaque.convert("RGBA")
+        for i, (slot, layer) in enumerate(LAYERS, 1):
+            canvas = Canvas(self.size)
+            draw_layer(canvas, self, slot, layer, bones)
+            if canvas.part.any():
+                found[f"{i:02}_{slot}_{layer}"] = canvas.picture()
+        return found
+
     @cached_property
     def index(self) -> np.ndarray:
         """(size, size) uint8: 0 none, 1 top, 2 bottom, 3 one-piece, 4 shoes, 5 hat and accessory, 6 hair, 7 skin.
