@@ -216,3 +216,16 @@ def test_export_writes_the_file_that_a1111_and_comfyui_read(official, tmp_path):
 
     with safe_open(out, "pt") as file:
         assert all(key.startswith("control_model.") for key in file.keys())  # noqa: SIM118 (not a dict)
+
+
+@pytest.mark.parametrize(("layout", "holds"), [("pairs", "garment_b"), ("layers", "caption.txt"), ("viton", "cloth")])
+def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, layout, holds):
+    where = ["--sheet", str(tmp_path / "new" / "sheet.png"), "--folder", str(tmp_path / "dolls"), "--layout", layout]
+    assert main(["dolls", *where, "-n", "3", "--size", "64", "--split", "val"]) == 0
+    assert Image.open(tmp_path / "new" / "sheet.png").size == (3 * 64, 64)
+    names = {path.name for path in (tmp_path / "dolls").rglob("*")}
+    rows = tmp_path / "dolls" / "metadata.jsonl"
+    assert holds in names or holds in rows.read_text("utf-8")
+    samples, report = read_folder(tmp_path / "dolls")
+    assert len(samples) == (6 if layout == "pairs" else 3)
+    assert not report.dropped

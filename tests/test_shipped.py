@@ -42,7 +42,10 @@ def test_every_shipped_model_has_a_card_with_the_command_that_made_it():
 
 def test_all_shipped_weights_together_stay_below_70_megabytes_and_are_in_half_precision():
     files = list(Path(SHIPPED).rglob("*.safetensors"))
-    assert sum(file.stat().st_size for file in files) < 70e6
+    sizes = {file: file.stat().st_size for file in files}
+    assert sum(sizes.values()) < 70e6
+    for folder, most in {"tiny": 30e6, "tiny-reader": 3e6, "tiny-phase1": 15e6}.items():
+        assert 0 < sum(size for file, size in sizes.items() if SHIPPED / folder in file.parents) < most, folder
     for file in files:
         from safetensors import safe_open
 
@@ -53,7 +56,7 @@ def test_all_shipped_weights_together_stay_below_70_megabytes_and_are_in_half_pr
 
 def test_the_vae_is_as_good_as_its_card_says(vae):
     figures = evaluate_vae(vae, n=16)
-    assert figures["vae_psnr"] > 27.5
+    assert figures["vae_psnr"] > 30
     assert figures["vae_ssim"] > 0.95
 
 
@@ -108,7 +111,7 @@ def test_the_base_loads_at_once(sd):
 
 def test_the_reader_is_as_good_as_its_card_says():
     figures = evaluate_reader(load_reader(), n=64)
-    assert figures["reader_on_truth"] > 0.8
+    assert figures["reader_on_truth"] > 0.9
     assert min(figures["attributes"].values()) > 0.9
 
 

@@ -14,7 +14,7 @@ from minicc.data.tensors import to_tensor, to_tensors
 from minicc.diffusion.ddim import ddim_invert, ddim_sample
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
-from minicc.evaluation.settled import Answers
+from minicc.evaluation.settled import Answers, each_right
 from minicc.pipeline import StableDiffusion
 
 INVERTED = 16  # dolls that are turned to noise and back
@@ -46,7 +46,8 @@ def evaluate_base(
     """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
 
     seed: of the dolls and of the noise. Returns attributes_all, attributes (one each), reader_on_truth (all at once),
-    vae_psnr, vae_ssim, frechet, frechet_floor (test dolls against other test dolls), frechet_ratio and inversion_psnr.
+    vae_psnr, vae_ssim, frechet, frechet_floor (other test dolls in the place of what was drawn), frechet_alike (those
+    in the clothes of the captions), frechet_ratio (to the floor) and inversion_psnr.
     """
     first = FIRST + seed * 100_000
     dolls, others = (test_dolls(first + offset, n) for offset in (0, n))
@@ -54,12 +55,12 @@ def evaluate_base(
     drawn = generate(sd, [doll.caption for doll in dolls], steps, guidance, seed)
     again = torch.cat([sd.decode_latents(sd.encode_image(x)) for x in truth.split(16)])
     return {
-        **scores(answers.right(reader.read(drawn).numpy())),
+        **scores(answers.right(reader.read(drawn).numpy()), dolls),
         "reader_on_truth": all_right(answers.right(reader.read(truth).numpy())),
         "reader_on_reconstruction": all_right(answers.right(reader.read(again).numpy())),
         "vae_psnr": float(psnr(bytes_of(truth), bytes_of(again)).mean()),
         "vae_ssim": float(ssim(bytes_of(truth), bytes_of(again)).mean()),
-        **distances(reader, drawn, truth, pictures(others)),
+        **distances(reader, truth, drawn, others, [o.wearing(d.outfit) for o, d in zip(others, dolls, strict=True)]),
         "inversion_psnr": inversion_psnr(sd, truth[:INVERTED], [doll.caption for doll in dolls[:INVERTED]], steps),
     }
 
@@ -67,7 +68,7 @@ def evaluate_base(
 def evaluate_reader(reader: AttributeReader, n: int = 200, seed: int = 0) -> Figures:
     """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes."""
     dolls = test_dolls(FIRST + seed * 100_000, n)
-    right = scores(Answers(dolls).right(reader.read(pictures(dolls)).numpy()))
+    right = scores(Answers(dolls).right(reader.read(pictures(dolls)).numpy()), dolls)
     return {"reader_on_truth": right["attributes_all"], "attributes": right["attributes"]}
 
 
@@ -99,10 +100,9 @@ def inversion_psnr(sd: StableDiffusion, truth: Tensor, captions: Sequence[str], 
     return float(psnr(*(bytes_of(sd.decode_latents(x)) for x in (z, back))).mean())
 
 
-def scores(right: np.ndarray) -> Figures:
-    """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, and of each fact about them."""
-    each = dict(zip(FACTS, right.mean(0).tolist(), strict=True))
-    return {"attributes_all": all_right(right), "attributes": {name: each[name] for name in CLOTHES}}
+def scores(right: np.ndarray, dolls: Sequence[Doll]) -> Figures:
+    """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, and of each fact, where it is worn."""
+    return {"attributes_all": all_right(right), "attributes": each_right(right, dolls)}
 
 
 def all_right(right: np.ndarray) -> float:
@@ -111,8 +111,12 @@ def all_right(right: np.ndarray) -> float:
     return float(right[:, clothes].all(1).mean())
 
 
-def distances(reader: AttributeReader, drawn: Tensor, truth: Tensor, others: Tensor) -> Figures:
-    """Fréchet distances of generated and of other true dolls to the true ones, in the reader's features."""
-    a, b, c = (reader.embed(x) for x in (drawn, truth, others))
-    far, floor = frechet(a, b), frechet(c, b)
-    return {"frechet": far, "frechet_floor": floor, "frechet_ratio": far / floor}
+def distances(
+    reader: AttributeReader, truth: Tensor, drawn: Tensor, others: Sequence[Doll], alike: Sequence[Doll]
+) -> Figures:  # fmt: skip
+    """Fréchet distances to the true dolls, in the reader's features: of what was drawn from their captions, of other
+    true dolls, and of others in the same clothes, which share with them some of what a caption tells.
+    """
+    goal = reader.embed(truth)
+    far, floor, near = (frechet(reader.embed(x), goal) for x in (drawn, pictures(others), pictures(alike)))
+    return {"frechet": far, "frechet_floor": floor, "frechet_alike": near, "frechet_ratio": far / floor}

@@ -15,7 +15,7 @@ from minicc.data.tensors import on_white, to_tensors
 from minicc.evaluation.edits import average, colours_right, mean_delta_e, outline_share, outside_change, seam
 from minicc.evaluation.fills import fills
 from minicc.evaluation.reader import AttributeReader
-from minicc.evaluation.settled import Answers
+from minicc.evaluation.settled import Answers, each_right
 from minicc.evaluation.swaps import Swap, clothed, swaps
 from minicc.models.controlnet import ControlNet
 from minicc.pipeline import StableDiffusion
@@ -61,7 +61,7 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     return {
         "outside_max": max(changes),
         "attributes_all": float(right[:, columns(list(CLOTHES))].all(1).mean()),
-        "attributes": {name: said(name, right, asked) for name in CLOTHES},
+        "attributes": each_right(right, [s.after for s in asked]),
         "colours": average(colours),
         "seam_ratio": float(jumps[0] / jumps[1]),
         "under_mask_delta_e": average([mean_delta_e(x, y, never_clothed(s)) for x, y, s in triples]),
@@ -73,12 +73,6 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
 def columns(names: Sequence[str]) -> list[int]:
     """Where these facts stand in FACTS."""
     return [list(FACTS).index(name) for name in names]
-
-
-def said(name: str, right: np.ndarray, asked: Sequence[Swap]) -> float:
-    """The share of dolls with this fact right, over those whose sentence tells it; nan if none does."""
-    rows = [s.after.attributes()[name] not in ("none", "") for s in asked]
-    return average(list(right[rows, list(FACTS).index(name)]))
 
 
 def never_clothed(swap: Swap) -> np.ndarray:

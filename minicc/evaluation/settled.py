@@ -6,9 +6,10 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from minicc.data.dolls import FACTS, Doll
+from minicc.data.dolls import CLOTHES, FACTS, Doll
 from minicc.data.dolls.facts import numbers
 from minicc.data.dolls.wardrobe import PATTERNED, PATTERNS
+from minicc.evaluation.edits import average
 
 VISIBLE = 10  # pixels that a pattern has to change, each by more than CLEARLY in some channel
 CLEARLY = 24  # of 255
@@ -34,6 +35,16 @@ class Answers:
                 place = list(FACTS).index(name)
                 row[place] |= FACTS[name][numbers_read[place]] in patterns
         return right
+
+
+def each_right(right: np.ndarray, dolls: Sequence[Doll]) -> dict[str, float]:
+    """Of every fact about clothes the share of dolls with it right, of those that wear such a thing; nan if none does.
+
+    right: (n, len(FACTS)) bool.
+    """
+    worn = [doll.attributes() for doll in dolls]
+    rows = {name: [facts[name] not in ("none", "") for facts in worn] for name in CLOTHES}
+    return {name: average(list(right[rows[name], list(FACTS).index(name)])) for name in CLOTHES}
 
 
 @lru_cache(1024)  # each way to dress the same dolls asks again

@@ -25,6 +25,7 @@ def complete(row) -> bool:
 def test_the_pipelines_that_are_timed_paint_the_same_picture(sd):
     """`sampling_row` raises if they do not: with other weights than ours it has nothing to compare."""
     assert complete(bench.sampling_row(sd, small_controlnet(sd), steps=2, rounds=1))
+    assert complete(bench.sampling_row(sd, None, steps=2, rounds=1))
 
 
 def test_both_phases_are_timed_and_a_garment_costs_memory(sd):

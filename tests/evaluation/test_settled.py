@@ -7,7 +7,7 @@ import pytest
 
 from minicc.data.dolls import FACTS, Garment, draw
 from minicc.data.dolls.facts import numbers
-from minicc.evaluation.settled import Answers, alike, alike_of
+from minicc.evaluation.settled import Answers, alike, alike_of, each_right
 
 PATTERN = list(FACTS).index("top_pattern")
 
@@ -42,3 +42,18 @@ def test_a_logo_that_the_picture_hides_is_held_against_nobody():
     read[0, PATTERN] = FACTS["top_pattern"].index("plain")
     read[0, list(FACTS).index("top_colour")] += 1
     assert not Answers([hidden]).right(read).all()
+
+
+def test_a_fact_is_judged_of_those_that_wear_such_a_thing_and_of_nobody_else():
+    some = [draw(i, split="test") for i in range(12)]
+    right = np.ones((12, len(FACTS)), bool)
+    topless = [i for i, one in enumerate(some) if "top" not in one.slots]
+    place = list(FACTS).index("top_pattern")
+    right[topless, place] = False  # what is not there cannot be wrong
+    dressed = [i for i in range(12) if i not in topless]
+    right[dressed[0], place] = False
+    shares = each_right(right, some)
+    assert topless
+    assert shares["top_pattern"] == pytest.approx(1 - 1 / len(dressed))
+    assert shares["top_colour"] == 1
+    assert np.isnan(each_right(right[topless], [some[i] for i in topless])["top"])

@@ -169,7 +169,8 @@ def test_evaluate_vae_and_reader_alone(runs, tmp_path):
     assert {"vae_ssim", "garment_psnr", "garment_ssim"} <= set(figures)
     assert main(["evaluate", "reader", "--reader", str(runs / "reader" / "reader"), *options]) == 0
     figures = json.loads(out.read_text())
-    assert 0 <= figures["reader_on_truth"] <= min(figures["attributes"].values())
+    assert 0 <= figures["reader_on_truth"] <= 1
+    assert set(figures["attributes"]) == set(dolls.CLOTHES)
 
 
 def test_evaluate_base_writes_every_figure(runs, tmp_path):
@@ -181,7 +182,8 @@ def test_evaluate_base_writes_every_figure(runs, tmp_path):
     for name in ("attributes_all", "reader_on_truth", "vae_ssim"):
         assert 0 <= figures[name] <= 1
     assert 0 < figures["vae_psnr"] < 40
-    assert figures["frechet_ratio"] > 0
+    assert figures["frechet_ratio"] == pytest.approx(figures["frechet"] / figures["frechet_floor"])
+    assert 0 < figures["frechet_alike"] < figures["frechet_floor"], "the same clothes are nearer than others"
 
 
 def test_a_reader_is_small_and_reads_every_fact(runs, cache):

@@ -1,0 +1,55 @@
+"""The losses of the last runs behind what ships: `python docs/curves.py` draws docs/curves.png from docs/curves.csv.
+
+`python docs/curves.py runs` gathers curves.csv first, from the runs that the model cards name: the training loss, a
+mean over 50 steps, and the loss on held-out samples.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+from minicc.training.curves import columns, running_mean
+
+HERE = Path(__file__).parent
+RUNS = {
+    "vae-e": "VAE, decoder", "base-f": "U-Net and text encoder", "reader-d": "attribute reader",
+    "phase1-f": "phase 1", "phase2-f": "phase 2", "detector-f": "detector",
+}  # fmt: skip
+WIDTH, EVERY = 50, 25
+
+
+def gather(runs: Path) -> list[tuple[str, str, int, float]]:
+    """(run, "loss" or "valid", step, value)."""
+    rows = []
+    for run in RUNS:
+        steps, losses = columns(runs / run / "curves.csv", "loss")
+        mean = running_mean(losses, WIDTH)
+        rows += [(run, "loss", steps[i], round(mean[i], 5)) for i in range(WIDTH - 1, len(steps), EVERY)]
+        rows += [(run, "valid", *pair) for pair in zip(*columns(runs / run / "valid.csv", "valid"), strict=True)]
+    return rows
+
+
+def main() -> None:
+    table = HERE / "curves.csv"
+    if len(sys.argv) > 1:
+        with table.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(
+                [("run", "what", "step", "value"), *gather(Path(sys.argv[1]))]
+            )
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), layout="constrained")
+    for ax, (run, title) in zip(axes.flat, RUNS.items(), strict=True):
+        for what, style in (("loss", "-"), ("valid", "o-")):
+            points = [(int(r["step"]), float(r["value"])) for r in rows if (r["run"], r["what"]) == (run, what)]
+            ax.plot(*zip(*points, strict=True), style, ms=4, lw=1.2, label="training" if what == "loss" else "held out")
+        ax.set(title=f"{title} (runs/{run})", xlabel="step")
+        ax.title.set_fontsize(9)
+    axes[0, 0].legend(fontsize=8)
+    fig.savefig(HERE / "curves.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
