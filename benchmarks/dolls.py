@@ -4,7 +4,6 @@ python benchmarks/dolls.py [--n 300]
 """
 
 import argparse
-import itertools
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=300)
     n = parser.parse_args().n
     everything = ("image", "index", "caption", "slots", "attributes")
+    dolls.draw(n).image  # noqa: B018 (what all dolls share is kept from here on)
     for what, names in (("pictures", everything[:1]), ("pictures with masks, captions and facts", everything)):
         start = time.perf_counter()
         for seed in range(n):
@@ -30,8 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         kept = draw_dolls(Path(folder), "train", n)
         data, start = Pictures(kept, 0), time.perf_counter()
-        for index, position in zip(itertools.cycle(range(n)), range(4 * n), strict=False):
-            data[index, position]
+        for i in range(4 * n):
+            data[i % n, i]
         print(f"read from the cache: {4 * n / (time.perf_counter() - start):.0f} a second")
 
 

@@ -1,7 +1,7 @@
 """The losses of the last runs behind what ships: `python docs/curves.py` draws docs/curves.png from docs/curves.csv.
 
-`python docs/curves.py runs` gathers curves.csv first, from the runs that the model cards name: the training loss, a
-mean over 50 steps, and the loss on held-out samples.
+`python docs/curves.py runs` gathers curves.csv first, from the runs that the model cards name: the training loss, as an
+exponential mean over about 50 steps, and the loss on the twelve held-out samples that trainings look at.
 """
 
 import csv

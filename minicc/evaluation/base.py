@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import trange
 
-from minicc.data.dolls import CLOTHES, FACTS, Doll, draw
+from minicc.data.dolls import CLOTHES, FACTS, SLOTS, Doll, draw
 from minicc.data.tensors import to_tensor, to_tensors
 from minicc.diffusion.ddim import ddim_invert, ddim_sample
+from minicc.evaluation.edits import average
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
@@ -45,7 +46,7 @@ def evaluate_base(
 ) -> Figures:  # fmt: skip
     """The table of the model card, on n test dolls in combinations of clothes that no training has seen.
 
-    seed: of the dolls and of the noise. Returns attributes_all, attributes (one each), reader_on_truth (all at once),
+    seed: of the dolls and of the noise. Returns attributes_all, nothing_added, attributes, reader_on_truth (all),
     vae_psnr, vae_ssim, frechet, frechet_floor (other test dolls in the place of what was drawn), frechet_alike (those
     in the clothes of the captions), frechet_ratio (to the floor) and inversion_psnr.
     """
@@ -101,8 +102,14 @@ def inversion_psnr(sd: StableDiffusion, truth: Tensor, captions: Sequence[str], 
 
 
 def scores(right: np.ndarray, dolls: Sequence[Doll]) -> Figures:
-    """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, and of each fact, where it is worn."""
-    return {"attributes_all": all_right(right), "attributes": each_right(right, dolls)}
+    """right: (n, len(FACTS)) bool. The share of pictures with all clothes right, of each fact, where it is worn, and of
+    places with nothing on them where nothing is worn.
+    """
+    bare = [
+        right[i, list(FACTS).index(slot)] for i, doll in enumerate(dolls) for slot in SLOTS if slot not in doll.slots
+    ]
+    shares = {"attributes_all": all_right(right), "nothing_added": average(bare)}
+    return shares | {"attributes": each_right(right, dolls)}
 
 
 def all_right(right: np.ndarray) -> float:

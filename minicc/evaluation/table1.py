@@ -65,20 +65,22 @@ def table1(
 
     A Fréchet distance falls with the number of pictures, so each is measured of the first n_longest as well: those at
     the most steps are no more. out: folder of finished batches of latents: a run that was stopped samples from the last
-    on. cells: not all of them, but these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for n
-    below 2.
+    on. cells: not all of them, but these. bf16: the U-Net computes under autocast; x stays float32. Raises Error for
+    n_longest below 2 or above n.
     """
-    if min(n, n_longest) < 2:
-        raise Error(f"n={n}, n_longest={n_longest}: populations are compared, at least 2 pictures are needed")
+    if not 2 <= n_longest <= n:
+        raise Error(
+            f"n={n}, n_longest={n_longest}: populations are compared, expected at least 2 pictures, and n the more"
+        )
     first = FIRST + seed * 100_000
     images, others = (pictures(test_dolls(first + offset, n)) for offset in (0, n))
     truth = reader.embed(images)
-    figures = distances("others", reader.embed(others), truth, n_longest)
-    figures |= distances("through the VAE", reader.embed(reconstructed(sd.vae, images)), truth, n_longest)
+    figures = of_all_and_few("others", reader.embed(others), truth, n_longest)
+    figures |= of_all_and_few("through the VAE", reader.embed(reconstructed(sd.vae, images)), truth, n_longest)
     for cell in cells:
         latents = batches(cell, sd, out, n_longest if cell.steps == max(STEPS) else n, seed, bf16)
         features = torch.cat([reader.embed(sd.decode_latents(z).cpu()) for z in latents])
-        measured = distances(cell.name, features, truth, n_longest)
+        measured = of_all_and_few(cell.name, features, truth, n_longest)
         print(measured, flush=True)
         figures |= measured
     if len(cells) == len(CELLS):
@@ -87,8 +89,8 @@ def table1(
     return figures
 
 
-def distances(name: str, features: Tensor, truth: Tensor, few: int) -> dict[str, float]:
-    """Of all features, and of the first few, to as many of the truth's."""
+def of_all_and_few(name: str, features: Tensor, truth: Tensor, few: int) -> dict[str, float]:
+    """Fréchet distances of all features, and of the first few, to as many of the truth's."""
     counts = sorted({min(few, len(features)), len(features)}, reverse=True)
     return {key(name, count): frechet(features[:count], truth[:count]) for count in counts}
 

@@ -20,19 +20,19 @@ REPLACES = {
 # From where to where a garment may reach: parts of the figure's height, from its highest pixel to its lowest, and how
 # far beside the body, in parts of its height too. Measured on dolls: see tests/outfit/test_reach.py.
 SPANS = {"top": (0.38, 0.78, 0.02), "bottom": (0.68, 0.96, 0.05), "dress": (0.38, 0.96, 0.04)}
-SHARE = 0.3  # of one garment on its own, dolls' or not, the detector takes less for something else
+SHARE = 0.5  # of the largest: of 229 single garments of dolls none has more than 0.45 of it in a second class
 SOLES = 0.90  # below this height shoes are shoes; what they cover above it, as boots do, trousers may cover
 
 
 def kinds_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Image) -> list[str]:
     """Which of the clothes' classes a garment's picture shows, the most of it first: one, or those of a whole outfit.
 
-    A class counts that makes up `SHARE` of what the detector takes for clothes there. Empty if it sees none.
+    A class counts that has `SHARE` of the pixels of the largest. Empty if the detector sees no clothes there.
     """
     one = placed(garment, sd.side)
     index = detector.find(sd, one.picture).index[one.shown]
     counts = np.bincount(index, minlength=len(CLASSES))[list(CLOTHES)]
-    enough = max(1, min(SHARE * counts.sum(), counts.max()))
+    enough = max(1, SHARE * counts.max())
     return [CLASSES[CLOTHES[i]] for i in np.argsort(-counts, kind="stable") if counts[i] >= enough]
 
 

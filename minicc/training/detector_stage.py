@@ -87,14 +87,14 @@ class Parts(Dataset):
     """
 
     def __init__(
-        self, dolls: dict[str, Tensor], seed: int, worn: dict[str, Tensor] | None = None, flats: float = FLATS,
+        self, dolls: dict[str, Tensor], seed: int, garments: dict[str, Tensor] | None = None, flats: float = FLATS,
         nobody: float = 0.05, halves: float = 0.25,
     ):  # fmt: skip
-        """dolls: of `draw_dolls`; worn: of `lone_garments`. flats: the share of these, if there are any; nobody: of
+        """dolls: of `draw_dolls`; garments: of `lone_garments`. flats: the share of these, if there are any; nobody: of
         backgrounds; halves: of characters cut off somewhere from the chest to the knees.
         """
-        self.dolls, self.seed, self.worn, self.nobody, self.halves = dolls, seed, worn, nobody, halves
-        self.flats = flats if worn else 0.0
+        self.dolls, self.seed, self.garments, self.nobody, self.halves = dolls, seed, garments, nobody, halves
+        self.flats = flats if garments else 0.0
 
     def __len__(self) -> int:
         return len(self.dolls["image"])
@@ -106,9 +106,9 @@ class Parts(Dataset):
         if which > 1 - self.nobody:
             image = in_range(scene(random, self.dolls["image"].shape[-1]))
             parts = torch.zeros_like(self.dolls["index"][index])
-        elif self.worn and which < self.flats:
-            image = laid(self.worn["flat"][index])
-            parts = alone(image, int(self.worn["slot"][index]))
+        elif self.garments and which < self.flats:
+            image = laid(self.garments["flat"][index])
+            parts = alone(image, int(self.garments["slot"][index]))
         else:
             image, parts = in_range(self.dolls["image"][index]), self.dolls["index"][index]
             cut, share = random.random(2)

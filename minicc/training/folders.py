@@ -62,7 +62,11 @@ class FolderParts(Dataset):
         index, position = key
         sample, random = self.pictures.samples[index], rng(self.seed, position, 3)
         mirror, which, one = random.random(3)
-        shown = self.garment(one) if which < self.flats else None
+        shown = None
+        if which < self.flats:
+            alone = self.single[int(one * len(self.single))]
+            shown = self.garment(alone)
+            sample = alone if shown else sample
         image, parts = shown or self.character(sample)
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
@@ -76,9 +80,8 @@ class FolderParts(Dataset):
         x = to_tensor(image.resize(side, Image.Resampling.LANCZOS))[0]
         return x, torch.from_numpy(np.array(Image.fromarray(parts).resize(side, Image.Resampling.NEAREST)))
 
-    def garment(self, which: float) -> tuple[Tensor, Tensor] | None:
-        """The same of a garment alone; None if it cannot be cut out. which: in [0, 1), of those of one kind."""
-        sample = self.single[int(which * len(self.single))]
+    def garment(self, sample: Sample) -> tuple[Tensor, Tensor] | None:
+        """The same of its garment alone, which is of one kind; None if it cannot be cut out."""
         image = lone_garment(sample, self.pictures.size)
         return None if image is None else (image, alone(image, CLASSES.index(sample.changed[0])))
 

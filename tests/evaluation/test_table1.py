@@ -50,7 +50,9 @@ def test_under_autocast_x_stays_float32_and_the_latents_are_nearly_the_same(sd):
 
 def test_too_few_pictures_are_refused(sd, tmp_path):
     with pytest.raises(Error, match="at least 2"):
-        module.table1(sd, AttributeReader(), tmp_path, n=1)
+        module.table1(sd, AttributeReader(), tmp_path, n=1, n_longest=1)
+    with pytest.raises(Error, match="n the more"):
+        module.table1(sd, AttributeReader(), tmp_path, n=100)
 
 
 def test_the_table_has_a_row_for_every_number_of_steps_and_the_longest_only_the_figure_of_few():
@@ -76,6 +78,6 @@ def test_chosen_cells_give_their_figures_and_leave_a_finished_table_alone(sd, tm
 
 def test_a_distance_of_few_is_to_as_many_of_the_truth():
     x, y = (torch.randn(40, 3, generator=torch.Generator().manual_seed(i)) for i in range(2))
-    found = module.distances("a", x, y, 10)
+    found = module.of_all_and_few("a", x, y, 10)
     assert found == {"a, n=40": frechet(x, y), "a, n=10": frechet(x[:10], y[:10])}
-    assert list(module.distances("a", x[:10], y, 10)) == ["a, n=10"]
+    assert list(module.of_all_and_few("a", x[:10], y, 10)) == ["a, n=10"]

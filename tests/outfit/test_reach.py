@@ -17,6 +17,7 @@ from minicc.outfit.clothing import features
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.reach import closed, figures_in, kinds_of, reaching_mask
 from minicc.small import small_stable_diffusion
+from minicc.training.data import in_range
 from minicc.training.detector_stage import Parts, alone, fit, half_figure
 from minicc.training.draws import rng
 from tests.outfit.test_clothing import found_in
@@ -129,6 +130,36 @@ def test_half_a_figure_is_cut_below_the_hair_and_enlarged_with_its_mask():
     assert torch.equal(same, parts)
 
 
+def test_a_quarter_of_the_characters_are_half_figures_with_their_masks():
+    doll = dolls.draw(3)
+    kept = {"image": in_bytes(doll)[None], "index": torch.from_numpy(doll.index)[None]}
+    data, whole = Parts(kept, 0, nobody=0), Parts(kept, 0, nobody=0, halves=0)
+    cut = 0
+    for position in range(200):
+        sample, uncut = data[0, position], whole[0, position]
+        if not torch.equal(sample["image"], uncut["image"]):
+            cut += 1
+            share = next(s for s in np.linspace(0.45, 0.85, 401) if same(half_figure(*unpacked(kept), s), sample))
+            assert 0.45 <= share <= 0.85
+    assert 30 <= cut <= 70
+
+
+def in_bytes(doll) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(doll.image.convert("RGB")).transpose(2, 0, 1).copy())
+
+
+def unpacked(kept: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    return in_range(kept["image"][0]), kept["index"][0]
+
+
+def same(half: tuple[torch.Tensor, torch.Tensor], sample: dict) -> bool:
+    """Up to mirroring: the picture and its mask, both."""
+    return any(
+        torch.equal(image, sample["image"]) and torch.equal(parts, sample["index"])
+        for image, parts in (half, tuple(x.flip(-1) for x in half))
+    )
+
+
 def test_where_nobody_is_there_is_a_background_and_nothing_to_find():
     doll = {"image": torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "index": torch.full((1, 16, 16), 6)}
     samples = [Parts(doll, 0, nobody=1.0)[0, i] for i in range(8)]
@@ -141,7 +172,9 @@ def test_where_nobody_is_there_is_a_background_and_nothing_to_find():
     [
         ({"top": 20}, ["top"]),
         ({"top": 9, "bottom": 11}, ["bottom", "top"]),
-        ({"top": 16, "bottom": 4}, ["top"]),
+        ({"top": 14, "bottom": 6}, ["top"]),
+        ({"top": 9, "bottom": 8, "shoes": 3}, ["top", "bottom"]),
+        ({"top": 6, "bottom": 5, "shoes": 5, "accessory": 4}, ["top", "bottom", "shoes", "accessory"]),
         ({"top": 5, "bottom": 5, "shoes": 5, "accessory": 5}, ["top", "bottom", "shoes", "accessory"]),
         ({}, []),
     ],

@@ -67,17 +67,21 @@ def contact_sheet(dolls: Sequence[Doll], columns: int = 8) -> Image.Image:
     return sheet
 
 
-def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder", combinations: str = "any") -> Path:
+def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder", combinations: str = "seen") -> Path:
     """Write dolls as a folder that `data.folder` reads; returns it.
 
     layout: "imagefolder" (Hugging Face's: metadata.jsonl with `file_name`, `mask_file_name`, `text`), "pairs" (each
     doll in a second, random outfit as well, both outfits' main garments alone), "layers" (a sub-folder a doll, one
     transparent PNG a layer) or "viton" (VITON-HD's: image/, cloth/, image-parse-v3/). combinations: of (garment,
-    colour, pattern), what second outfits may have; "seen" keeps them fit for training. Raises Error for another layout.
+    colour, pattern), what second outfits may have; "seen" keeps them fit for training. Raises Error for another layout,
+    and for a folder that is not empty.
     """
     if layout not in LAYOUTS:
         raise Error(f"there is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
     root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
+    if any(root.iterdir()):
+        raise Error(f"{root} is not empty: name a new folder, so that old and new dolls do not mix")
     rows = [LAYOUTS[layout](root, f"{i:06}", doll, combinations) for i, doll in enumerate(dolls)]
     if rows and rows[0]:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -119,7 +123,7 @@ def in_layers(root: Path, name: str, doll: Doll, combinations: str) -> Row:
 
 
 def in_viton(root: Path, name: str, doll: Doll, combinations: str) -> Row:
-    """The doll, its main garment, and its part mask in LIP's numbers."""
+    """The doll, its main garment, its caption, its part mask in LIP's numbers: skin is face, accessories hats."""
     saved(root, f"image/{name}.png", doll.image.convert("RGB"))
     saved(root, f"cloth/{name}.png", doll.flat(main_slot(doll)))
     saved(root, f"image-parse-v3/{name}.png", Image.fromarray(LIP[doll.index]))
