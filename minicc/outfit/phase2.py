@@ -97,7 +97,7 @@ def automatic_mask(
         return clothing_mask(found), ["the garment was not recognised: all clothes are changed, or pass classes="]
     if not shown:
         return clothing_mask(found, classes), []
-    kinds = list(dict.fromkeys(kind for those in shown for kind in those))
+    kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
     return reaching_mask(found, kinds), said
 
