@@ -205,11 +205,8 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
 def add_dolls(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sheet", type=Path, help="write a contact sheet")
     p.add_argument("--folder", type=Path, help="write a folder to train on")
-    layouts = ("imagefolder", "pairs", "layers", "viton")
-    p.add_argument("--layout", choices=layouts, default="imagefolder", help="of the folder; pairs: in two outfits each")
-    p.add_argument(
-        "--split", choices=["train", "val", "test"], default="train", help="no two splits share a doll [train]"
-    )
+    p.add_argument("--layout", default="imagefolder", help="of the folder: pairs (two outfits each), layers, viton")
+    p.add_argument("--split", default="train", help="train, val or test: no two share a doll [train]")
     p.add_argument("-n", type=int, default=48, help="how many [48]")
     p.add_argument("--size", type=int, default=128)
     p.add_argument("--seed", type=int, default=0, help="of the first doll; the others follow")

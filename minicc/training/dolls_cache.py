@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data import dolls
-from minicc.data.dolls.facts import FACTS, numbers
+from minicc.data.dolls.facts import attributes, numbers
 from minicc.data.dolls.wardrobe import CLASSES, SLOTS
 from minicc.data.masks import clothes_in
 from minicc.data.tensors import on_white
@@ -49,10 +49,15 @@ def draw_worn(folder: Path, split: str, count: int, size: int = 128) -> dict[str
 
 def lone_garments(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
     """flat and slot, like those of `draw_worn`, of the garments in `draw_dolls`: shoes and hats as well."""
-    facts = drawn["facts"].numpy()
-    worn = [[slot for slot in SLOTS if row[list(FACTS).index(slot)]] for row in facts]  # 0 is "none"
-    shown = [CLASSES[slots[seed % len(slots)]] for seed, slots in enumerate(worn)]  # as `one` chooses
+    facts = (attributes(row) for row in drawn["facts"].numpy())
+    worn = ([slot for slot in SLOTS if said[slot] != "none"] for said in facts)
+    shown = [CLASSES[shown_slot(slots, seed)] for seed, slots in enumerate(worn)]
     return {"flat": drawn["flat"], "slot": torch.tensor(shown, dtype=torch.uint8)}
+
+
+def shown_slot(slots: Sequence[str], seed: int) -> str:
+    """Which of the garments that the doll of this seed wears its `flat` shows."""
+    return slots[seed % len(slots)]
 
 
 def draw_where(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
@@ -93,8 +98,7 @@ def one(job: Job) -> Row:
     """One doll's picture, part mask, a garment, texts and facts."""
     split, seed, size = job
     doll = dolls.draw(seed, size=size, split=split)
-    slot = doll.slots[seed % len(doll.slots)]
-    flat = doll.flat(slot, background="white").resize((size, size)).convert("RGB")
+    flat = doll.flat(shown_slot(doll.slots, seed), background="white").resize((size, size)).convert("RGB")
     return {
         "image": channels_first(on_white(doll.image)),
         "index": doll.index,

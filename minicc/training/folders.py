@@ -60,13 +60,12 @@ class FolderParts(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        sample, random = self.pictures.samples[index], rng(self.seed, position, 3)
-        mirror, which, one = random.random(3)
-        shown = None
+        sample, shown = self.pictures.samples[index], None
+        mirror, which, one = rng(self.seed, position, 3).random(3)
         if which < self.flats:
-            alone = self.single[int(one * len(self.single))]
-            shown = self.garment(alone)
-            sample = alone if shown else sample
+            chosen = self.single[int(one * len(self.single))]
+            shown = self.garment(chosen)
+            sample = chosen if shown else sample
         image, parts = shown or self.character(sample)
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
