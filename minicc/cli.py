@@ -171,8 +171,9 @@ def add_train(p: argparse.ArgumentParser) -> None:
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     add_recipe(p)
     p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
+    p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
     ways = ["joint", "plain", "canvas", "decoder", "words"]
-    p.add_argument("--variant", choices=ways, default="joint", help="phase2: how the garment is seen [joint]")
+    p.add_argument("--variant", choices=ways, help="phase2: how the garment is seen [as --control does]")
     p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base: weigh the loss by Min-SNR-γ; 5 [∞: not]")

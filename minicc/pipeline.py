@@ -254,20 +254,24 @@ class Hinted:
         return control
 
     def in_decoder(self, copies: int) -> KeysValues:
-        """Layers that a garment adds to the locked decoder, if its ControlNet has any; on the last of the branches."""
-        return {m: on_last(f, copies) for m, f in self.garment.items() if isinstance(m, TransformerBlock)}
+        """Layers that a garment adds to the locked decoder, if its ControlNet has any; on the last of the branches.
+
+        They count as much as the residuals do; as the middle one, if these differ.
+        """
+        strength = self.strength[-1] if isinstance(self.strength, Sequence) else self.strength
+        return {m: on_last(f, copies, strength) for m, f in self.garment.items() if isinstance(m, TransformerBlock)}
 
     def __call__(self, x: Tensor, t: Tensor, context: Context) -> Control:
         features = self.features.repeat(len(x) // len(self.features), 1, 1, 1)
         return self.net.control(x, t, context, features) * self.strength
 
 
-def on_last(layer: Callable[[Tensor], Tensor], copies: int) -> Callable[[Tensor], Tensor]:
-    """The layer for the last of a batch's parts, zeros for the others."""
+def on_last(layer: Callable[[Tensor], Tensor], copies: int, strength: float = 1.0) -> Callable[[Tensor], Tensor]:
+    """The layer, times strength, for the last of a batch's parts; zeros for the others."""
 
     def added(x: Tensor) -> Tensor:
         *others, last = x.chunk(copies)
-        return torch.cat([*map(torch.zeros_like, others), layer(last)])
+        return torch.cat([*map(torch.zeros_like, others), strength * layer(last)])
 
     return added
 

@@ -79,7 +79,7 @@ def run_phase1(a: argparse.Namespace) -> None:
 
 def run_phase2(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
-    from minicc.models.garment_ways import load_way
+    from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase2
     from minicc.outfit.clothing import ClothingDetector
 
@@ -90,7 +90,7 @@ def run_phase2(a: argparse.Namespace) -> None:
         raise Error("--uncertainty shows what the detector sees, and with --mask it is not asked: leave one out")
     note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
     sd = load_models(a)
-    control = load_way(a.control, sd.unet)
+    control = ControlNet.load(a.control, unet=sd.unet)
     if a.compile:
         sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)

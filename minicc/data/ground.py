@@ -2,6 +2,7 @@
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 from minicc.data.tensors import on_white
 
@@ -18,7 +19,11 @@ def plain_ground(image: Image.Image, tolerance: float = 6, share: float = 0.9) -
 
 
 def foreground(image: Image.Image) -> np.ndarray | None:
-    """(H, W) bool: what is not transparent, or in an opaque picture not of its ground's colour; None: a busy ground."""
+    """(H, W) bool: what is not transparent, or in an opaque picture not its ground; None: a busy ground.
+
+    What is white on white, as a shirt's stripes, is shown, if it does not reach the border. Another ground's colour
+    within the drawing is a hole: few clothes have just that colour.
+    """
     if "A" in image.getbands() or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         if alpha.min() < 128:
@@ -27,4 +32,13 @@ def foreground(image: Image.Image) -> np.ndarray | None:
     ground = plain_ground(picture, share=SHARE)
     if ground is None:
         return None
-    return abs(np.asarray(picture).astype(np.int16) - ground.astype(np.int16)).max(-1) > TOLERANCE
+    like_ground = abs(np.asarray(picture).astype(np.int16) - ground.astype(np.int16)).max(-1) <= TOLERANCE
+    white = ground.min() >= 255 - TOLERANCE
+    return ~(reaching_border(like_ground) if white else like_ground)
+
+
+def reaching_border(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: those parts of a mask that touch the picture's border; pixels are joined by their sides."""
+    parts, _ = label(mask)
+    border = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    return np.isin(parts, np.unique(border[border > 0]))

@@ -17,7 +17,6 @@ from minicc.evaluation.phase2 import evaluate_phase2
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import load_way
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.phase1 import warn_of_phase
 from minicc.pipeline import SHIPPED, StableDiffusion, load
@@ -68,7 +67,7 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
 def phase2(a: Namespace, sd: StableDiffusion) -> Figures:
     """On dolls; with `--data` on a folder of characters. `--phase1`, `--plain`: the ControlNets of two baselines."""
     control, one, plain = (
-        load_way(source, sd.unet).eval() if source else None
+        ControlNet.load(source, unet=sd.unet).eval() if source else None
         for source in (a.control or "tiny-phase2", a.phase1, a.plain)
     )
     assert control is not None

@@ -32,8 +32,9 @@ def evaluate_detector(
     labels: Sequence[int] = LABELS,
     steps: int = 300,
 ) -> Figures:
-    """On n test dolls: clothes_iou, miou, iou of every class; `kind`: the share of their garments recognised from a
-    picture of the garment alone; `labels`: clothes IoU by the number N of labelled dolls.
+    """On n test dolls: clothes_iou, miou, iou of every class; `kind`: the share of their tops, bottoms and dresses that
+    is recognised from a picture of the garment alone, `kinds` of each class; `labels`: clothes IoU by the number N of
+    labelled dolls.
 
     `baselines` has the same curve for heads on raw pixels, on pixels and a random U-Net's features (`random`), and for
     colours alone (each of 64 colours has the class that it mostly had in the labelled pictures), and for the attention
@@ -42,6 +43,7 @@ def evaluate_detector(
     dolls = test_dolls(FIRST + seed * 100_000, n)
     images, truth = pictures(dolls), parts_of(dolls)
     found = classes_of(detector, looking(sd, detector.t), images)
+    kinds = kinds_right(sd, detector, dolls)
     curves = {
         name: label_curve(maps, images, truth, labels, seed, steps) for name, maps in contenders(sd, detector.t).items()
     }
@@ -49,7 +51,8 @@ def evaluate_detector(
         "clothes_iou": clothes_iou(found, truth),
         "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
         "iou": class_ious(found, truth),
-        "kind": kinds_right(sd, detector, dolls),
+        "kind": kinds.pop("tops, bottoms and dresses"),
+        "kinds": kinds,
         "labels": curves.pop("features"),
         "baselines": {
             "labels": {
@@ -109,15 +112,19 @@ def classes_of(detector: ClothingDetector, maps: Maps, images: Tensor, batch: in
     return torch.cat([detector.probabilities(maps, x).argmax(1) for x in parts])
 
 
-def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> float:
-    """Of each doll's top, bottom or one-piece, shown as a shop shows it: how often the detector says what it is."""
-    right = [
-        kinds_of(sd, detector, doll.flat(slot)) == [CLASSES[NUMBERS[slot]]]
-        for doll in dolls
-        for slot in doll.slots
-        if slot in PATTERNED
-    ]
-    return sum(right) / len(right)
+def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> dict[str, float]:
+    """How often the detector says what a garment is that it is shown as a shop shows it: class → share of the dolls'
+    garments; hats and other accessories are one class.
+    """
+    right: dict[str, list[bool]] = {"tops, bottoms and dresses": []}
+    for doll in dolls:
+        for slot in doll.slots:
+            kind = CLASSES[NUMBERS[slot]]
+            said = kinds_of(sd, detector, doll.flat(slot)) == [kind]
+            right.setdefault(kind, []).append(said)
+            if slot in PATTERNED:
+                right["tops, bottoms and dresses"].append(said)
+    return {kind: sum(each) / len(each) for kind, each in right.items()}
 
 
 def parts_of(dolls: Sequence[Doll]) -> Tensor:

@@ -25,7 +25,7 @@ from minicc.evaluation.wears import Dressing, Wear, dressed, found_masks, wears
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import Recording, keys_values
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import GarmentControlNet
+from minicc.models.garment_ways import way_of
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.compose import make_hint
 from minicc.outfit.garment import looked_at, placed
@@ -176,7 +176,7 @@ def correspondence(sd: StableDiffusion, control: ControlNet, asked: Sequence[Wea
     Of the copy's first level, while it denoises the true picture at t = 400; attention that is even everywhere has
     4 / 512 at 16 × 16 latents. nan for a ControlNet whose attention is not joint.
     """
-    if isinstance(control, GarmentControlNet) and control.way != "decoder":
+    if way_of(control) not in ("joint", "decoder"):
         return float("nan")
     shares = []
     for one in tqdm(asked, desc="looking where attention looks"):

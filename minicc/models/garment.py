@@ -5,11 +5,15 @@ along, and the character's tokens see them beside their own; convolutions and no
 try-on calls this a reference network (Xu et al. 2024, OOTDiffusion, arXiv 2403.01779); here the ControlNet is its own.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minicc.errors import Error
-from minicc.models.blocks import Attention, KeysValues, Recording, keys_values, transformers
+from minicc.models.blocks import Attention, KeysValues, KeyValue, Recording, keys_values, transformers
 from minicc.models.controlnet import ControlNet
 
 
@@ -32,13 +36,48 @@ def see_deeply(control: ControlNet, garment: Tensor, empty: Tensor) -> tuple[Key
     return {attention: attention.keys_values(recording.tokens[attention]) for attention in own}, skips
 
 
+class Added(Attention):
+    """Z(softmax(q kᵀ/√d) v): cross-attention to a garment whose last projection Z starts at zero.
+
+    So a locked model to which it is added does what it did (Kim et al. 2023, StableVITON, arXiv 2312.01725).
+    """
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__(channels, heads)
+        self.norm = nn.LayerNorm(channels)
+        for parameter in self.to_out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, context: Any = None, beside: KeyValue | None = None) -> Tensor:
+        """context: the garment's features of this level, (1 or B, M, C)."""
+        return super().forward(self.norm(x), context.expand(len(x), -1, -1))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An added layer and what it sees of a garment: what a block of the locked decoder finds under its name."""
+
+    layer: nn.Module
+    features: Tensor  # (1 or B, M, C)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.layer(x, self.features)
+
+
 def together(*garments: KeysValues) -> KeysValues:
     """Several garments at once: a whole outfit. Raises Error for none, or if different copies saw them."""
     if not garments or any(garment.keys() != garments[0].keys() for garment in garments):
         raise Error("garments of different copies, or none: expected one or more, all seen by the same ControlNet")
-    first = garments[0]
     if len(garments) == 1:
-        return first
-    if not all(isinstance(module, Attention) for module in first):
-        raise Error("this ControlNet sees a garment in another way than by attention alone: give it one at a time")
-    return {a: (torch.cat([g[a][0] for g in garments], 2), torch.cat([g[a][1] for g in garments], 2)) for a in first}
+        return garments[0]
+    return {module: side_by_side([garment[module] for garment in garments]) for module in garments[0]}
+
+
+def side_by_side(seen: Sequence[Any]) -> Any:
+    """What one module sees of several garments → the tokens of all."""
+    first = seen[0]
+    if isinstance(first, Seen):
+        return Seen(first.layer, torch.cat([each.features for each in seen], dim=1))
+    if isinstance(first, tuple):
+        return tuple(torch.cat(part, dim=2) for part in zip(*seen, strict=True))
+    raise Error("this ControlNet sees a garment in another way than by attention alone: give it one at a time")

@@ -85,4 +85,4 @@ def looked_at(sd: StableDiffusion, control: ControlNet, pictures: Tensor, hint: 
     """What the copy sees of garments in [-1, 1], (B, 3, H, W), one for each character; in its own way."""
     weight = control.conv_in.weight
     latents, empty = sd.encode_image(pictures).to(weight), sd.encode_text([""]).to(weight)
-    return look(control, latents, (pictures.to(weight) + 1) / 2, hint.to(weight), empty)
+    return look(control, latents, (pictures.to(weight) + 1) / 2, hint.to(weight), empty, sd.unet)

@@ -13,7 +13,7 @@ from minicc.data.folder import PictureFolder
 from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import in_way, load_way
+from minicc.models.garment_ways import in_way, way_of
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, features
@@ -162,7 +162,7 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
-    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data))
+    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data), inside=a.inside)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
@@ -215,13 +215,13 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     """Phase 2 on paper dolls or on a folder of characters in two outfits, from phase 1's ControlNet; saved as a
     diffusers folder, of phase 1's shape.
 
-    `--variant`, `--positions` and `--supervise` are what is compared in `training.experiments`.
+    `--variant`, `--positions` and `--supervise` are what is compared in `training.garment_experiment`.
     """
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
-    start = load_way(a.control or "tiny-phase1", sd.unet, torch.float32, look=True)
-    control = in_way(start, sd.unet, a.variant, a.positions)
-    if a.supervise and a.variant not in ("joint", "decoder"):
-        raise Error(f"--supervise teaches joint attention, and --variant {a.variant} has none: leave one out")
+    start = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet, dtype=torch.float32, look=True)
+    control = in_way(start, a.variant, a.positions)
+    if a.supervise and (way := way_of(control)) not in ("joint", "decoder"):
+        raise Error(f"--supervise teaches joint attention, and the way {way!r} has none: leave one out")
     if a.supervise and a.data:
         raise Error(
             "--supervise needs to know which pixel of the garment went where; --data does not tell: leave one out"
@@ -233,7 +233,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
         held_out: Dataset | None = phase2_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase2_dolls(a, sd, "train", a.dolls), phase2_dolls(a, sd, "val", SHOWN)
-    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=some(held_out or data))
+    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=some(held_out or data), inside=a.inside)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")

@@ -21,7 +21,7 @@ from minicc.evaluation.phase2 import correspondence, figures, reconstruction
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.evaluation.wears import Wear, dressed, wears
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import in_way, load_way
+from minicc.models.garment_ways import in_way
 from minicc.pipeline import StableDiffusion, load
 from minicc.training.commands import phase2_dolls
 from minicc.training.config import TrainConfig, add_recipe, recipe
@@ -66,7 +66,7 @@ def compare(
         out = config.out / arm.name
         if not (out / "figures.json").exists():
             options = Namespace(cache=cache, size=None, seed=config.seed, supervise=arm.supervise)
-            control = in_way(deepcopy(start), sd.unet, arm.way, arm.positions)
+            control = in_way(deepcopy(start), arm.way, arm.positions)
             before = change_at_start(sd, control, asked[: min(4, n)])
             stage = Phase2Stage(sd, control, supervise=arm.supervise)
             train(stage, phase2_dolls(options, sd, "train", dolls), replace(config, out=out))
@@ -125,7 +125,7 @@ def main() -> None:
     config = TrainConfig(a.out, steps=a.steps, batch=a.batch, lr=a.lr, seed=a.seed, device="cpu", **recipe(a))
     chosen, rows = [arm for arm in ARMS if arm.name in a.arms], list[tuple[Arm, Figures]]()
     reader = load_reader(a.reader) if a.reader else load_reader()
-    start = load_way(a.control, sd.unet, look=True).float()
+    start = ControlNet.load(a.control, unet=sd.unet, look=True).float()
     for row in compare(sd, start, reader, config, a.cache, chosen, a.dolls, a.n):
         rows.append(row)
         (a.out / "table.md").write_text("\n".join(table(rows)) + "\n")

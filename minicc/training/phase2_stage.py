@@ -16,7 +16,7 @@ from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase2
-from minicc.outfit.compose import latent_mask, make_hint
+from minicc.outfit.compose import make_hint
 from minicc.outfit.garment import looked_at
 from minicc.outfit.phase1 import prepare
 from minicc.pipeline import StableDiffusion
@@ -28,7 +28,7 @@ from minicc.training.stages import Phase1Stage, dropped, grid, noised
 class Phase2Stage(Phase1Stage):
     """Phase 1's stage, and a garment that the copy sees.
 
-        L = E Σ w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w,   w = 1 outside the mask, `inside` within
+        L = E Σ w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w,   w = 1 outside the mask, `inside` within it
 
     A tenth of the batches have no garment but their sentence, as in phase 1: so the copy forgets nothing, and guidance
     can move from there towards the garment. With a garment the sentence is empty, and all that is known of the clothes
@@ -37,7 +37,7 @@ class Phase2Stage(Phase1Stage):
 
     phase = 2
     without = 0.1  # the share of batches without a garment
-    inside = 2.0  # how much more a latent cell inside the mask counts
+    inside = 2.0
 
     def __init__(self, sd: StableDiffusion, control: ControlNet, *args: Any, supervise: float = 0.0, **kwargs: Any):
         """As phase 1's stage; the garment goes through the VAE in every step, as it varies.
@@ -58,9 +58,7 @@ class Phase2Stage(Phase1Stage):
         text = Recording(keys_values(self.control, context) | garment)
         locked = keys_values(self.unet, context) | garment  # it finds nothing there, but in the way "decoder"
         output = self.unet(x_t, t, locked, self.control(x_t, t, text, hint))
-        weight = 1 + (self.inside - 1) * latent_mask(batch["mask"], self.sd.vae.stride)  # (B, 1, h, w)
-        error = F.mse_loss(output.float(), target.float(), reduction="none")
-        loss = (weight * error).sum() / (weight.sum() * error.shape[1])
+        loss = self.loss(output, target, batch["mask"])
         if self.supervise and not bare:
             loss = loss + self.supervise * attention_loss(self.control, text, garment, batch["where"])
         return loss

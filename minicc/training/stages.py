@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from minicc.data.tensors import to_image, to_tensors
 from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
+from minicc.errors import Error
 from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase1
-from minicc.outfit.compose import make_hint
+from minicc.outfit.compose import latent_mask, make_hint
 from minicc.pipeline import Hinted, StableDiffusion
 from minicc.training.draws import Draws
 from minicc.training.stage import Stage
@@ -35,13 +36,17 @@ class Phase1Stage(Stage):
 
     empty: Tensor
     phase = 1  # what the copy's file will say
+    inside = 1.0  # how much more a latent cell inside the mask counts; 1: the paper's loss
 
     def __init__(
         self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True,
-        shown: Sequence[dict[str, Any]] = (),
+        shown: Sequence[dict[str, Any]] = (), inside: float | None = None,
     ):  # fmt: skip
-        """shown: the characters of the validation sheet, dicts with image, mask and caption."""
+        """shown: the characters of the validation sheet, dicts with image, mask and caption. inside: see above."""
         super().__init__()
+        self.inside = self.inside if inside is None else inside
+        if self.inside <= 0:
+            raise Error(f"inside={inside}: the weight of what is masked in the loss, expected more than 0")
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
         self.unet, control.phase = sd.unet, self.phase
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
@@ -67,7 +72,15 @@ class Phase1Stage(Stage):
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         control = self.control(x_t, t, context, hint)
-        return F.mse_loss(self.unet(x_t, t, context, control).float(), target.float())
+        return self.loss(self.unet(x_t, t, context, control), target, batch["mask"])
+
+    def loss(self, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Σ w (ε − ε_θ)² / Σ w: w = 1 outside the mask, which sampling puts back anyway, and `inside` within; 0-d."""
+        if self.inside == 1:
+            return F.mse_loss(output.float(), target.float())
+        weight = 1 + (self.inside - 1) * latent_mask(mask, self.sd.vae.stride)  # (B, 1, h, w)
+        error = F.mse_loss(output.float(), target.float(), reduction="none")
+        return (weight * error).sum() / (weight.sum() * error.shape[1])
 
     def sheet(self) -> Image.Image | None:
         """Four rows: characters; hints, the mask in magenta; what the copy draws of them from a hint and a caption

@@ -14,6 +14,7 @@ from torch import nn
 
 from minicc.errors import WeightsError
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import from_config as control_from_config
 from minicc.models.text import TextConfig, text_encoder
 from minicc.models.unet import UNet, UNetConfig
 from minicc.models.vae import VAE, VAEConfig
@@ -111,7 +112,7 @@ def load_controlnet(
         state = add_base(state, unet)
 
     def make() -> ControlNet:
-        made = noted(weights, "controlnet", ControlNet.from_config)
+        made = noted(weights, "controlnet", control_from_config)
         return made or ControlNet(*infer_controlnet_config(state))
 
     if unet is not None:

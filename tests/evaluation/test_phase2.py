@@ -129,7 +129,7 @@ def test_even_attention_has_the_share_of_a_few_cells_and_other_ways_have_no_figu
         if "attn1.to_q" in name:
             p.data.zero_()
     assert correspondence(sd, fresh, asked[:2]) == pytest.approx(4 / 512, rel=0.35)
-    assert np.isnan(correspondence(sd, in_way(fresh, sd.unet, "canvas"), asked[:1]))
+    assert np.isnan(correspondence(sd, in_way(fresh, "canvas"), asked[:1]))
 
 
 def test_where_nothing_is_found_the_character_stays(sd, control, asked):
@@ -149,7 +149,7 @@ def test_evaluate_phase2_writes_every_figure(sd, control, tmp_path, capsys):
     save_reader(seeded(AttributeReader, 0), tmp_path / "reader")
     sd.save(tmp_path / "sd")
     control.save(tmp_path / "control")
-    in_way(control, sd.unet, "plain").save(tmp_path / "plain")
+    in_way(control, "plain").save(tmp_path / "plain")
     names = {"sd": "sd", "detector": "detector", "reader": "reader", "control": "control", "phase1": "control"}
     files = [
         word for name, file in (names | {"plain": "plain"}).items() for word in (f"--{name}", str(tmp_path / file))

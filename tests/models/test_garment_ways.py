@@ -8,7 +8,7 @@ from minicc.models.attention_maps import finest, joint_probabilities, mass_on_tr
 from minicc.models.blocks import Recording, keys_values
 from minicc.models.controlnet import ControlNet, completed, positions, trainable, widened
 from minicc.models.garment import see, together
-from minicc.models.garment_ways import WAYS, in_way, load_way, look
+from minicc.models.garment_ways import WAYS, in_way, look
 from minicc.models.unet import UNet, UNetConfig
 from minicc.pipeline import Hinted
 from minicc.small import small_controlnet, small_stable_diffusion
@@ -35,7 +35,7 @@ def inputs(sd, generator):
 
 def predict(sd, control, inputs, garment=True):
     x, t, context, hint, latents, picture = inputs
-    seen = look(control, latents, picture, hint, sd.encode_text([""])) if garment else {}
+    seen = look(control, latents, picture, hint, sd.encode_text([""]), sd.unet) if garment else {}
     features = control.controlnet_cond_embedding(hint)
     residuals = control.control(x, t, keys_values(control, context) | seen, features)
     return sd.unet(x, t, keys_values(sd.unet, context) | seen, residuals)
@@ -44,7 +44,7 @@ def predict(sd, control, inputs, garment=True):
 @pytest.mark.parametrize("with_positions", [False, True])
 @pytest.mark.parametrize("way", ALL)
 def test_every_way_is_exactly_the_locked_unet_before_the_first_step(sd, inputs, way, with_positions):
-    control = in_way(ControlNet.from_unet(sd.unet), sd.unet, way, with_positions)
+    control = in_way(ControlNet.from_unet(sd.unet), way, with_positions)
     x, t, context, *_ = inputs
     with torch.no_grad():
         assert torch.equal(predict(sd, control, inputs), sd.unet(x, t, context))
@@ -55,14 +55,14 @@ def test_begun_from_phase_1_every_way_is_phase_1_without_a_garment(sd, inputs, w
     phase1 = small_controlnet(sd)
     x, t, context, hint, *_ = inputs
     with torch.no_grad():
-        bare = predict(sd, in_way(phase1, sd.unet, way, True), inputs, garment=False)
+        bare = predict(sd, in_way(phase1, way, True), inputs, garment=False)
         torch.testing.assert_close(bare, sd.unet(x, t, context, phase1(x, t, context, hint)), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("way", ALL)
 def test_after_some_steps_every_way_sees_the_garment_and_the_locked_weights_are_what_they_were(sd, inputs, way):
     control, locked = (
-        in_way(small_controlnet(sd), sd.unet, way),
+        in_way(small_controlnet(sd), way),
         {k: v.clone() for k, v in sd.unet.state_dict().items()},
     )
     optimizer = torch.optim.Adam(trainable(sd.unet, control), lr=1e-3)
@@ -80,11 +80,11 @@ def test_after_some_steps_every_way_sees_the_garment_and_the_locked_weights_are_
 
 @pytest.mark.parametrize("way", ALL)
 def test_a_way_is_the_same_after_saving(sd, inputs, way, tmp_path):
-    control = in_way(small_controlnet(sd), sd.unet, way, True)
+    control = in_way(small_controlnet(sd), way, True)
     with torch.no_grad():
         for p in control.parameters():
             p.add_(0.01)
-        again = load_way(control.save(tmp_path / way), sd.unet)
+        again = ControlNet.load(control.save(tmp_path / way), unet=sd.unet)
         assert type(again) is type(control)
         torch.testing.assert_close(predict(sd, again, inputs), predict(sd, control, inputs))
 
@@ -92,11 +92,10 @@ def test_a_way_is_the_same_after_saving(sd, inputs, way, tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("way", ALL)
 def test_guidance_moves_from_without_a_garment_towards_it(sd, inputs, way):
-    control, (x, t, context, hint, garment, picture) = in_way(small_controlnet(sd), sd.unet, way), inputs
-    for layer in getattr(control, "added", []):
-        layer.to_out[0].weight.copy_(torch.eye(len(layer.to_out[0].weight)))
+    control, (x, t, context, hint, garment, picture) = in_way(small_controlnet(sd), way), inputs
+    opened(control)
     control.controlnet_cond_embedding.conv_in.weight.add_(0.1)  # as after training: the plain hint's begin at zero
-    seen = look(control, garment, picture, hint, sd.encode_text([""]))
+    seen = look(control, garment, picture, hint, sd.encode_text([""]), sd.unet)
     guided = sd.guided(context, context, 3.0, controls=[Hinted.of(control, hint, garment=seen)])(x, t)
     bare, worn = (predict(sd, control, inputs, garment=g) for g in (False, True))
     torch.testing.assert_close(guided, bare + 3.0 * (worn - bare), atol=1e-4, rtol=1e-3)
@@ -105,7 +104,7 @@ def test_guidance_moves_from_without_a_garment_towards_it(sd, inputs, way):
 
 @torch.no_grad()
 def test_the_canvas_fits_odd_sides_and_garments_of_another_size(sd, generator):
-    control = in_way(small_controlnet(sd), sd.unet, "canvas")
+    control = in_way(small_controlnet(sd), "canvas")
     x, garment = torch.randn(1, 4, 7, 5, generator=generator), torch.randn(1, 4, 8, 8, generator=generator)
     t, context, hint = torch.tensor([7]), sd.encode_text([""]), torch.rand(1, 3, 56, 40, generator=generator)
     residuals = control(x, t, keys_values(control, context) | {control.conv_in: garment}, hint)
@@ -125,11 +124,63 @@ def test_a_wider_hint_adds_positions_and_leaves_the_garment_out():
 
 def test_what_cannot_be_is_refused_in_words(sd):
     with pytest.raises(Error, match="there is no way 'magic'"):
-        in_way(small_controlnet(sd), sd.unet, "magic")
+        in_way(small_controlnet(sd), "magic")
     with pytest.raises(Error, match="5 channels cannot begin one of 6"):
-        in_way(widened(small_controlnet(sd), 5), sd.unet, "plain")
+        in_way(widened(small_controlnet(sd), 5), "plain")
     with pytest.raises(Error, match="one at a time"):
         together(*[{sd.unet.conv_in: 0}] * 2)
+    with pytest.raises(Error, match="'canvas' and learns no other: not 'words'"):
+        in_way(in_way(small_controlnet(sd), "canvas"), "words")
+    assert in_way(canvas := in_way(small_controlnet(sd), "canvas")) is canvas
+
+
+def test_files_of_other_tools_have_no_place_for_a_way_and_a_way_must_be_known(sd, tmp_path):
+    control = in_way(small_controlnet(sd), "decoder")
+    with pytest.raises(Error, match="other tools do not know the way 'decoder'"):
+        control.save(tmp_path / "one.safetensors", layout="compvis")
+    folder = control.save(tmp_path / "decoder")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"decoder"', '"magic"'))
+    with pytest.raises(Error, match="'magic', expected one of plain, canvas, decoder, words"):
+        ControlNet.load(folder, unet=sd.unet)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("way", ["joint", "decoder"])
+def test_a_whole_outfit_is_seen_in_any_order(sd, inputs, way):
+    control, (x, t, context, hint, garment, picture) = opened(in_way(small_controlnet(sd), way)), inputs
+    a, b = (
+        look(control, g[None], p[None], hint, sd.encode_text([""]), sd.unet)
+        for g, p in zip(garment, picture, strict=True)
+    )
+
+    def drawn(seen):
+        residuals = control(x, t, keys_values(control, context) | seen, hint)
+        return sd.unet(x, t, keys_values(sd.unet, context) | seen, residuals)
+
+    forth, back, only = drawn(together(a, b)), drawn(together(b, a)), drawn(a)
+    torch.testing.assert_close(forth, back, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(forth, only, atol=1e-4)
+
+
+@torch.no_grad()
+def test_at_strength_0_nothing_of_a_garment_reaches_the_locked_unet(sd, inputs):
+    control, (x, t, context, hint, garment, picture) = opened(in_way(small_controlnet(sd), "decoder")), inputs
+    seen = look(control, garment, picture, hint, sd.encode_text([""]), sd.unet)
+    drawn = [
+        sd.guided(context, context, 1.0, controls=[Hinted.of(control, hint, strength, seen)])(x, t)
+        for strength in (0.0, 0.5, [0.5] * (len(control.controlnet_down_blocks) + 1))
+    ]
+    assert torch.equal(drawn[0], sd.unet(x, t, context))
+    torch.testing.assert_close(drawn[1], drawn[2])
+    assert not torch.allclose(drawn[0], drawn[1], atol=1e-4)
+
+
+def opened(control):
+    """The same ControlNet, its added layers as after training: they begin at zero."""
+    for layer in getattr(control, "added", []):
+        layer.to_out[0].weight.data.copy_(torch.eye(len(layer.to_out[0].weight)))
+    return control
 
 
 @torch.no_grad()

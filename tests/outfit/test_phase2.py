@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw
 
 from minicc.cli import main
 from minicc.data import dolls
+from minicc.data.ground import foreground
 from minicc.errors import Error, PictureError
 from minicc.models.controlnet import ControlNet
-from minicc.models.garment_ways import WAYS, in_way, load_way
+from minicc.models.garment_ways import WAYS, in_way
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.colours import colour_error
@@ -171,6 +172,16 @@ def test_a_garment_lies_on_white_in_the_middle_whatever_its_picture_was():
         assert abs(other - made[0]).mean() < 4
 
 
+def test_white_cloth_on_white_is_cloth_and_a_hole_that_shows_another_ground_is_none():
+    for ground, counts in (("white", 20 * 20), ("grey", 20 * 20 - 8 * 8)):
+        sheet = Image.new("RGB", (40, 40), ground)
+        sheet.paste("red", (10, 10, 30, 30))
+        sheet.paste(ground, (16, 16, 24, 24))
+        assert foreground(sheet).sum() == counts
+    sheet.paste("grey", (16, 16, 40, 24))  # open to the border: a gap between two parts
+    assert not foreground(sheet)[16:24, 16:].any()
+
+
 def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
     sheet = Image.new("RGB", (40, 40), "white")
     sheet.paste("red", (0, 4, 40, 16))  # both ends on the border: 15 % of it
@@ -238,7 +249,7 @@ def test_a_garment_placed_tells_where_its_points_are():
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_trains_on_the_same_batch_and_attention_can_be_taught(sd, control, way):
-    learner, batch = in_way(copy.deepcopy(control), sd.unet, way, True), batch_of(sd)
+    learner, batch = in_way(copy.deepcopy(control), way, True), batch_of(sd)
     batch["where"] = torch.full((2, 4, 4, 2), 0.5)
     losses = []
     for supervise in (0.0, 1.0) if way == "decoder" else (0.0,):
@@ -287,6 +298,6 @@ def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path, caps
     assert "was trained for phase" not in capsys.readouterr().err
     assert main(["phase2", *trained[:-1], str(tmp_path / "start"), *pictures, "--steps", "1", "--out", str(out)]) == 0
     assert "was trained for phase 1 and has never seen a garment" in capsys.readouterr().err
-    assert load_way(tmp_path / "run" / "controlnet", sd.unet).phase == 2
+    assert ControlNet.load(tmp_path / "run" / "controlnet", unet=sd.unet).phase == 2
     assert Image.open(out).size == (128, 128)
     assert Path(tmp_path / "run" / "sheet-00000001.png").exists()

@@ -14,6 +14,7 @@ import minicc
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES
+from minicc.errors import Error
 from minicc.evaluation.reader import load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.vae import VAE
@@ -344,6 +345,22 @@ def test_the_stage_moves_nothing_but_the_copy():
     stage = Phase1Stage(sd, ControlNet.from_unet(sd.unet))
     assert {id(p) for p in stage.parameters() if p.requires_grad} == {id(p) for p in stage.control.parameters()}
     assert not [p for m in (sd.vae, sd.text_encoder) for p in m.parameters() if p.requires_grad]
+
+
+def test_what_is_masked_may_count_more_in_the_loss_and_the_papers_loss_counts_all_alike():
+    sd, mask = small_stable_diffusion(), torch.zeros(1, 1, 32, 32)
+    control = ControlNet.from_unet(sd.unet)
+    cells = 32 // sd.vae.stride
+    mask[..., : 32 // cells, : 32 // cells] = 1  # one latent cell
+    right, inside, outside = (torch.zeros(1, 4, cells, cells) for _ in range(3))
+    inside[..., 0, 0], outside[..., -1, -1] = 1, 1
+    for weight in (1.0, 3.0):
+        stage = Phase1Stage(sd, control, inside=weight)
+        within, beyond = (stage.loss(wrong, right, mask) for wrong in (inside, outside))
+        torch.testing.assert_close(within, torch.tensor(weight / (cells**2 - 1 + weight)))
+        torch.testing.assert_close(within, weight * beyond)
+    with pytest.raises(Error, match="expected more than 0"):
+        Phase1Stage(sd, control, inside=0)
 
 
 def test_options_are_all_there_for_every_stage():
