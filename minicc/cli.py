@@ -58,6 +58,11 @@ def add_models(
     p.add_argument("--sd", default=default, help=sd_help)
     p.add_argument("--vae", type=Path, help=vae_help)
     p.add_argument("--prediction", choices=["epsilon", "v_prediction"], help="for SD 2.x files that do not say")
+    add_place(p)
+
+
+def add_place(p: argparse.ArgumentParser) -> None:
+    """Where the models are, and in which precision."""
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
 
@@ -76,6 +81,7 @@ def add_demo(p: argparse.ArgumentParser) -> None:
     p.add_argument("--out", type=Path, default=Path("out/demo"), help="folder for the pictures [out/demo]")
     p.add_argument("--steps", type=int, default=50)
     p.add_argument("--seed", type=int, default=0)
+    add_place(p)
     p.set_defaults(run=run.run_demo)
 
 
@@ -87,6 +93,17 @@ def add_generate(p: argparse.ArgumentParser) -> None:
     p.set_defaults(run=run.run_generate)
 
 
+def add_region(p: argparse.ArgumentParser) -> None:
+    """How much of the picture is generated, and worked on."""
+    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    p.add_argument(
+        "--max-side",
+        type=int,
+        help="of larger pictures only the mask's neighbourhood is worked on, at full resolution "
+        "[1.5 times the model's side; the tiny model sees the whole picture, scaled]",
+    )
+
+
 def add_phase1(p: argparse.ArgumentParser) -> None:
     add_models(p)
     p.add_argument("--control", default="tiny-phase1", help="ControlNet file, folder or shipped name [tiny-phase1]")
@@ -94,7 +111,7 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
     p.add_argument("--mask", type=Path, required=True, help="same size, white over what shall change")
     p.add_argument("--prompt", required=True, help='the new attire, e.g. "a red dress"')
     p.add_argument("--negative", default="", help="what to move away from")
-    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    add_region(p)
     p.add_argument("--strength", type=float, default=1.0, help="of the ControlNet, 0 is none [1]")
     p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
     p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")
@@ -116,7 +133,7 @@ def add_phase2(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--uncertainty", type=Path, help="also write how unsure the detector is, white where it is")
     p.add_argument("--prompt", default="", help="words beside the picture [none]")
-    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    add_region(p)
     p.add_argument("--strength", type=float, default=1.0, help="of the ControlNet, 0 is none [1]")
     p.add_argument("--variants", type=int, default=1, help="results from as many seeds; --out gets a number each [1]")
     p.add_argument("--sheet", type=Path, help="also write a contact sheet: character, mask, variants")

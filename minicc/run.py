@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicc.errors import Error
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
 
     from minicc.outfit.phase1 import Result
@@ -28,20 +30,24 @@ def note(*messages: str) -> None:
 
 def load_models(a: argparse.Namespace, look: bool = False) -> "StableDiffusion":
     """The models that the options name; look: at every number."""
-    import torch
-
     import minicc
 
-    dtype = getattr(torch, a.dtype) if a.dtype else None
-    sd = minicc.load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, look=look, vae=a.vae)
+    sd = minicc.load(a.sd, device=a.device, dtype=dtype_of(a), prediction=a.prediction, look=look, vae=a.vae)
     note(*sd.notes)
     return sd
+
+
+def dtype_of(a: argparse.Namespace) -> "torch.dtype | None":
+    """What --dtype says; None: nothing."""
+    import torch
+
+    return getattr(torch, a.dtype) if a.dtype else None
 
 
 def run_demo(a: argparse.Namespace) -> None:
     from minicc.outfit.demo import demo
 
-    demo(a.out, steps=a.steps, seed=a.seed)
+    demo(a.out, steps=a.steps, seed=a.seed, device=a.device, dtype=dtype_of(a))
 
 
 def run_generate(a: argparse.Namespace) -> None:
@@ -72,7 +78,8 @@ def run_phase1(a: argparse.Namespace) -> None:
         sd.compile(control)
     results = phase1.variants(
         sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
-        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, progress=True,
+        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, max_side=a.max_side,
+        progress=True,
     )  # fmt: skip
     write_results(a, character, results, outs)
 
@@ -94,12 +101,26 @@ def run_phase2(a: argparse.Namespace) -> None:
     if a.compile:
         sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)
-    results = phase2.variants(
-        sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
-        seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
-        feather=a.feather, uncertainty=a.uncertainty, progress=True,
-    )  # fmt: skip
+    with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
+        results = phase2.variants(
+            sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
+            seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
+            feather=a.feather, max_side=a.max_side, uncertainty=a.uncertainty, progress=True,
+        )  # fmt: skip
     write_results(a, character, results, outs)
+
+
+@contextmanager
+def doubts_shown(path: Path) -> Iterator[None]:
+    """Where the detector finds nothing, a picture of how unsure it was is written, and the error names it."""
+    from minicc.errors import PictureError
+    from minicc.outfit.detect import NothingFound
+
+    try:
+        yield
+    except NothingFound as problem:
+        problem.clothes.uncertainty_picture().save(path)
+        raise PictureError(f"{problem}; {path} shows where the detector was unsure") from problem
 
 
 def outputs(a: argparse.Namespace) -> list[Path]:
@@ -141,7 +162,8 @@ def run_detect(a: argparse.Namespace) -> None:
 
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
     a.out.parent.mkdir(parents=True, exist_ok=True)
-    print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
+    with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
+        print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
 
 
 def run_train(a: argparse.Namespace) -> None:
@@ -172,13 +194,10 @@ def run_dolls(a: argparse.Namespace) -> None:
 
 
 def run_export(a: argparse.Namespace) -> None:
-    import torch
-
     from minicc.models.controlnet import ControlNet
 
-    dtype = getattr(torch, a.dtype) if a.dtype else None
     model = ControlNet.load(a.control, look=True) if a.control else load_models(a, look=True)
-    print(model.save(a.out, layout=a.layout, dtype=dtype))
+    print(model.save(a.out, layout=a.layout, dtype=dtype_of(a)))
 
 
 def run_bench(a: argparse.Namespace) -> None:

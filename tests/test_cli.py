@@ -1,6 +1,8 @@
 """The command line on files as users have them: official layouts, real and drawn pictures."""
 
 import json
+import re
+import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +42,9 @@ def phase1(folder: Path, out: Path, *more: str) -> int:
     return main(["phase1", *files, "--prompt", "a red dress", "--out", str(out), "--steps", "2", *more])
 
 
-def test_phase1_goes_the_whole_way_on_official_layouts(official, tmp_path):
+def test_phase1_goes_the_whole_way_on_official_layouts(official, tmp_path, capsys):
     assert phase1(official, tmp_path / "new" / "o.png") == 0
+    assert "2/2" in capsys.readouterr().err  # the bar
     before, after = (np.asarray(Image.open(f)) for f in (official / "character.png", tmp_path / "new" / "o.png"))
     mask = np.asarray(Image.open(official / "mask.png")) > 0
     assert np.array_equal(before[~mask], after[~mask])
@@ -80,6 +83,7 @@ def test_the_demo_redresses_a_doll_by_a_sentence_and_by_a_garment_with_nothing_f
         )
         assert np.array_equal(before[mask == 0], after[mask == 0])
         assert (before[mask > 0] != after[mask > 0]).any()
+    assert re.search(r"its colours: ΔE2000 \d+\.\d from the garment's", said)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
@@ -187,9 +191,42 @@ def test_train_phase1_on_pictures_without_masks_says_what_they_lack(official, tm
 def test_training_on_real_characters_takes_real_steps(official, tmp_path, shared):
     options = ["--steps", "2", "--batch", "2", "--size", "64", "--device", "cpu", "--out", str(tmp_path / "run")]
     options += ["--cache", str(tmp_path / "cache")]
-    data = str(shared / "characters" / "lpc" / "val")
-    assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), "--data", data, *options]) == 0
+    source, data = shared / "characters" / "lpc" / "train", tmp_path / "data"
+    rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text("utf-8").splitlines()[:8]]
+    for path in (
+        value for row in rows for value in row.values() if isinstance(value, str) and (source / value).is_file()
+    ):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / path, data / path)
+    (data / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    assert main(["train", "phase1", "--sd", str(official / "sd.safetensors"), "--data", str(data), *options]) == 0
     assert (tmp_path / "run" / "controlnet" / "config.json").is_file()
+
+
+def test_phase_1_starts_from_an_official_controlnet_and_on_a_v_model(official, tmp_path):
+    """A step of no length leaves what it began with."""
+    data = folder_of_characters(tmp_path / "data")
+    options = ["--data", str(data), "--size", "32", "--cache", str(tmp_path / "cache"), "--device", "cpu"]
+    options += ["--batch", "2", "--steps", "1", "--lr", "0"]
+    sd = ["--sd", str(official / "sd.safetensors"), "--control", str(official / "control.safetensors")]
+    assert main(["train", "phase1", *sd, *options, "--out", str(tmp_path / "run")]) == 0
+    start, end = (ControlNet.load(p) for p in (official / "control.safetensors", tmp_path / "run" / "controlnet"))
+    assert all(torch.equal(v, end.state_dict()[k]) for k, v in start.state_dict().items())
+    assert main(["train", "phase1", *sd, "--prediction", "v", *options, "--out", str(tmp_path / "v")]) == 0
+    losses = [(tmp_path / name / "curves.csv").read_text().splitlines()[1] for name in ("run", "v")]
+    assert losses[0] != losses[1]
+
+
+def test_an_inpainting_model_of_nine_channels_is_no_base_for_a_controlnet(tmp_path, capsys):
+    sd = small_stable_diffusion()
+    sd.unet = UNet(replace(SMALL_UNET, in_channels=9))
+    sd.save(tmp_path / "sd.safetensors", layout="compvis")
+    data = folder_of_characters(tmp_path / "data")
+    options = ["--data", str(data), "--size", "32", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    for stage in ("phase1", "phase2"):
+        assert main(["train", stage, "--sd", str(tmp_path / "sd.safetensors"), *options]) == 2
+        assert "is an inpainting model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_half_precision_control_goes_with_a_float32_model(official, tmp_path):

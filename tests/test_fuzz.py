@@ -42,7 +42,7 @@ inputs = pytest.mark.parametrize("examples", [60, pytest.param(1500, marks=pytes
 def attack(door: Callable[[Any], object], strategy: st.SearchStrategy, examples: int) -> None:
     """Put many inputs through a door: it may return, or raise Error."""
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, deadline=60_000, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def one(value: Any) -> None:
         with warnings.catch_warnings():
@@ -228,9 +228,10 @@ def test_the_command_line(tmp_path, examples, capsys):
     outside = tmp_path / "outside"
     outside.mkdir()
     words = st.sampled_from(
-        ["phase1", "export", "train", "vae", "--sd", "--control", "--character", "--mask", "--prompt",
-         "--steps", "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32",
-         "--layout", "compvis", "--help", "--device", "cpu", "--variants", "", "é", str(outside / "o.png")]
+        ["phase1", "phase2", "--garment", "export", "train", "vae", "--sd", "--control", "--character", "--mask",
+         "--prompt", "--steps", "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32",
+         "--layout", "compvis", "--help", "--device", "cpu", "--variants", "", "é", "--out", "--sheet", "detect",
+         "../o.png", str(outside / "o.png")]
     )  # fmt: skip
 
     def door(arguments: list[str]) -> None:
@@ -239,6 +240,7 @@ def test_the_command_line(tmp_path, examples, capsys):
         except SystemExit as stopped:
             assert stopped.code in (0, 2)
         assert list(outside.iterdir()) == []
+        assert not Path("../o.png").exists()
         capsys.readouterr()
 
     commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=8)
@@ -318,4 +320,4 @@ def test_training_checkpoints(tmp_path, examples):
         assert step == 7 or data != good
         assert isinstance(tensors, dict)
 
-    attack(door, mutated([good]), examples)
+    attack(door, mutated([good, save({"weights.x": torch.ones(3)})]), examples)

@@ -32,7 +32,8 @@ def evaluate_stage(a: Namespace) -> None:
     if a.stage in alone:
         figures = {"n": a.n, "seed": a.seed, **alone[a.stage](a)}
     else:
-        sd = load(a.sd, device=a.device, prediction=a.prediction, vae=a.vae)
+        dtype = getattr(torch, a.dtype) if a.dtype else None
+        sd = load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, vae=a.vae)
         a.guidance = a.guidance or (2.0 if a.stage == "phase2" else sd.usual_guidance)
         asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
         figures = {**asked, **stages[a.stage](a, sd)}
@@ -65,10 +66,13 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
 
 
 def phase2(a: Namespace, sd: StableDiffusion) -> Figures:
-    """On dolls; with `--data` on a folder of characters. `--phase1`, `--plain`: the ControlNets of two baselines."""
+    """On dolls; with `--data` on a folder of characters. `--phase1`, `--plain`: the ControlNets of two baselines; on
+    dolls and the shipped base the first is the shipped one, if none is named.
+    """
+    shipped = "tiny-phase1" if a.sd == "tiny" and not a.data else None
     control, one, plain = (
         ControlNet.load(source, unet=sd.unet).eval() if source else None
-        for source in (a.control or "tiny-phase2", a.phase1, a.plain)
+        for source in (a.control or "tiny-phase2", a.phase1 or shipped, a.plain)
     )
     assert control is not None
     warn_of_phase(control, 2)

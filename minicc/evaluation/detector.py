@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from scipy.cluster.vq import kmeans2, vq
 from torch import Tensor
 from tqdm import tqdm
 
@@ -21,6 +23,7 @@ from minicc.training.detector_stage import fit
 from minicc.training.tiny import seeded
 
 LABELS = (1, 5, 20, 100, 1000)
+COLOURS, SOME = 64, 20_000  # of k-means, and the labelled pixels from which it finds them
 Maps = Callable[[Tensor], list[Tensor]]  # pictures (B, 3, H, W) → feature maps
 
 
@@ -34,32 +37,35 @@ def evaluate_detector(
 ) -> Figures:
     """On n test dolls: clothes_iou, miou, iou of every class; `kind`: the share of their tops, bottoms and dresses that
     is recognised from a picture of the garment alone, `kinds` of each class; `labels`: clothes IoU by the number N of
-    labelled dolls.
+    labelled dolls, `miou_labels` the mIoU.
 
-    `baselines` has the same curve for heads on raw pixels, on pixels and a random U-Net's features (`random`), and for
-    colours alone (each of 64 colours has the class that it mostly had in the labelled pictures), and for the attention
-    to the garments' words (`words`, see evaluation/words.py).
+    `baselines` has the same curves for heads on raw pixels and on pixels and a random U-Net's features (`random`), and
+    of clothes for colours alone (`colour_curve`) and the attention to the garments' words (`words`, words.py).
     """
     dolls = test_dolls(FIRST + seed * 100_000, n)
     images, truth = pictures(dolls), parts_of(dolls)
     found = classes_of(detector, looking(sd, detector.t), images)
     kinds = kinds_right(sd, detector, dolls)
-    curves = {
-        name: label_curve(maps, images, truth, labels, seed, steps) for name, maps in contenders(sd, detector.t).items()
+    learned = {
+        name: label_curves(maps, images, truth, labels, seed, steps)
+        for name, maps in contenders(sd, detector.t).items()
     }
+    curves, miou_curves = ({name: curve[i] for name, curve in learned.items()} for i in (0, 1))
     return {
         "clothes_iou": clothes_iou(found, truth),
-        "miou": sum(class_ious(found, truth).values()) / len(CLASSES),
+        "miou": miou(found, truth),
         "iou": class_ious(found, truth),
         "kind": kinds.pop("tops, bottoms and dresses"),
         "kinds": kinds,
         "labels": curves.pop("features"),
+        "miou_labels": miou_curves.pop("features"),
         "baselines": {
             "labels": {
                 **curves,
                 "colours": colour_curve(images, truth, labels),
                 "words": words_curve(sd, images, torch.isin(truth, torch.tensor(list(CLOTHES))), labels),
-            }
+            },
+            "miou_labels": miou_curves,
         },
     }
 
@@ -76,33 +82,39 @@ def contenders(sd: StableDiffusion, t: int) -> dict[str, Maps]:
     }
 
 
-def label_curve(
+def label_curves(
     maps: Maps, images: Tensor, truth: Tensor, labels: Sequence[int], seed: int, steps: int
-) -> dict[str, float]:
-    """N → clothes IoU of heads that learned from the first N training dolls."""
-    curve = {}
+) -> tuple[dict[str, float], dict[str, float]]:
+    """N → clothes IoU, and N → mIoU, of heads that learned from the first N training dolls."""
+    ious, mious = {}, {}
     for count in labels:
         dolls = [draw(i) for i in range(count)]
-        detector = fit(maps, pictures(dolls), parts_of(dolls), seed, steps)
-        curve[str(count)] = clothes_iou(classes_of(detector, maps, images), truth)
-    return curve
+        heads = fit(maps, pictures(dolls), parts_of(dolls), seed, steps)
+        found = classes_of(heads, maps, images)
+        ious[str(count)], mious[str(count)] = clothes_iou(found, truth), miou(found, truth)
+    return ious, mious
 
 
 def colour_curve(images: Tensor, truth: Tensor, labels: Sequence[int]) -> dict[str, float]:
-    """N → clothes IoU where a pixel's colour alone decides."""
+    """N → clothes IoU where a pixel's colour alone decides: k-means finds 64 colours in the labelled pictures, and each
+    has the class that it mostly has there.
+    """
     curve = {}
     for count in labels:
         dolls = [draw(i) for i in range(count)]
-        votes = torch.zeros(64, len(CLASSES))
-        votes.index_put_((colour_of(pictures(dolls)), parts_of(dolls).long()), torch.ones(()), accumulate=True)
-        curve[str(count)] = clothes_iou(votes.argmax(1)[colour_of(images)], truth)
+        shown, parts = colours_of(pictures(dolls)), parts_of(dolls).flatten().numpy()
+        some = np.random.default_rng(0).choice(len(shown), min(len(shown), SOME), replace=False)
+        centres, _ = kmeans2(shown[some], COLOURS, minit="++", seed=0)
+        votes = np.zeros((COLOURS, len(CLASSES)))
+        np.add.at(votes, (vq(shown, centres)[0], parts), 1)
+        found = votes.argmax(1)[vq(colours_of(images), centres)[0]]
+        curve[str(count)] = clothes_iou(torch.from_numpy(found).view(truth.shape), truth)
     return curve
 
 
-def colour_of(images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [-1, 1] → (B, H, W): one of 64 colours, four levels a channel."""
-    levels = ((images + 1) * 2).long().clamp(0, 3)
-    return levels[:, 0] * 16 + levels[:, 1] * 4 + levels[:, 2]
+def colours_of(images: Tensor) -> np.ndarray:
+    """(B, 3, H, W) → (B · H · W, 3): every pixel's colour."""
+    return images.permute(0, 2, 3, 1).reshape(-1, 3).numpy()
 
 
 @torch.no_grad()
@@ -141,6 +153,11 @@ def iou(a: Tensor, b: Tensor) -> float:
 def clothes_iou(found: Tensor, truth: Tensor) -> float:
     """Of clothes against all else, whatever their kind. found, truth: (B, H, W) of CLASSES."""
     return iou(*(torch.isin(x, torch.tensor(list(CLOTHES), dtype=x.dtype)) for x in (found, truth)))
+
+
+def miou(found: Tensor, truth: Tensor) -> float:
+    """The mean over all classes."""
+    return sum(class_ious(found, truth).values()) / len(CLASSES)
 
 
 def class_ious(found: Tensor, truth: Tensor) -> dict[str, float]:

@@ -38,9 +38,11 @@ GOALS: list[tuple[str, str, str, Callable[[Figures], bool]]] = [
     ),
     ("own_over_other", "nearer to its own garment's truth", "≥ 0.99", lambda f: f["own_over_other"] >= 0.99),
     ("correspondence", "attention on the true garment cell", "", lambda f: True),
+    ("kept_delta_e", "ΔE2000 of what is masked and should stay", "", lambda f: True),
     ("mask_covered", "changed pixels that the mask covers", "", lambda f: True),
     ("mask_excess", "other pixels in it, per changed one", "", lambda f: True),
     ("colours", "colours of garments, by the nearest name", "", lambda f: True),
+    ("small_mask", "one garment painted over: its kind and colour as the sentence says", "", lambda f: True),
     ("uncovered_delta_e", "ΔE2000 of what the old outfit hid", "", lambda f: True),
 ]
 

@@ -6,6 +6,7 @@ ControlNet; "blind", the ControlNet with a blank hint; "mean", the mean colour o
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -16,11 +17,11 @@ from minicc.evaluation.edits import average, colours_right, mean_delta_e, outlin
 from minicc.evaluation.fills import fills
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
-from minicc.evaluation.swaps import Swap, clothed, swaps
+from minicc.evaluation.swaps import Piece, Swap, clothed, pieces, swaps
 from minicc.models.controlnet import ControlNet
 from minicc.pipeline import StableDiffusion
 
-Figures = dict[str, object]
+Figures = dict[str, Any]
 NO_TRACE = 0.9  # of the pixels in which old and new outline differ, so many must show the new one
 
 
@@ -28,9 +29,14 @@ def evaluate_phase1(
     sd: StableDiffusion, control: ControlNet, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50,
     guidance: float | None = None,
 ) -> Figures:  # fmt: skip
-    """The table of the model card: figures on n held-out dolls, `baselines` and the `ceiling`; see `figures`."""
-    asked = swaps(n, seed)
+    """The table of the model card: figures on n held-out dolls, `baselines` and the `ceiling`; see `figures`.
+
+    `small_mask`: of n dolls of which only one garment is painted over, the share that gets the sentence's in its place.
+    """
+    asked, small = swaps(n, seed), pieces(n, seed)
     measured = {name: figures(made, asked, reader) for name, made in fills(sd, control, asked, steps, guidance)}
+    for name, made in fills(sd, control, small, steps, guidance):
+        measured[name]["small_mask"] = obeyed(made, small, reader)
     truth = figures([one.truth for one in asked], asked, reader)
     return {
         **measured.pop("ours"),
@@ -68,6 +74,13 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
         "uncovered_delta_e": average([mean_delta_e(x, y, uncovered(s)) for x, y, s in triples]),
         "shape_change": average([no_trace(*t, right=r) for t, r in zip(triples, right, strict=True) if t[2].slot]),
     }
+
+
+def obeyed(pictures: Sequence[Image.Image], asked: Sequence[Piece], reader: AttributeReader) -> float:
+    """How often the one garment that changes is read as the sentence has it: its kind and its colour."""
+    right = Answers([one.after for one in asked]).right(reader.read(to_tensors(pictures)).numpy())
+    both = [row[columns([one.slot, f"{one.slot}_colour"])].all() for row, one in zip(right, asked, strict=True)]
+    return float(np.mean(both))
 
 
 def columns(names: Sequence[str]) -> list[int]:

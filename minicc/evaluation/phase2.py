@@ -112,9 +112,11 @@ def figures(
 
     garment, colour, pattern: the share of dolls in which the reader reads those of the garment given. delta_e: mean
     ΔE2000 to the true picture as the VAE reconstructs it, where that shows the garment; delta_e_raw: to the true
-    picture. ssim: to the same reconstruction, over the pixels that truly change or show the garment. own_over_other:
-    the share of pairs in which the picture is nearer (mean ΔE2000 in the worn region) to the truth of its own garment
-    than to that of another of the same kind. outside_max: the largest change outside the mask used, RGBA, of 255.
+    picture. kept_delta_e: to the true picture where the mask reaches over what does not change, such as the trousers
+    under a new top's hem. ssim: to the same reconstruction, over the pixels that truly change or show the garment.
+    own_over_other: the share of pairs in which the picture is nearer (mean ΔE2000 in the worn region) to the truth of
+    its own garment than to that of another of the same kind. outside_max: the largest change outside the mask used,
+    RGBA, of 255.
     """
     seen, aim, truth = ([np.asarray(on_white(p)) for p in ps] for ps in (pictures, goal, [one.truth for one in asked]))
     read = reader.read(to_tensors(pictures)).numpy()
@@ -124,6 +126,9 @@ def figures(
         "delta_e": average([mean_delta_e(x, y, one.worn) for x, y, _, one in triples]),
         "delta_e_raw": average([mean_delta_e(x, y, one.worn) for x, _, y, one in triples]),
         "ssim": average([float(ssim_map(x, y)[one.mask].mean()) for x, y, _, one in triples]),
+        "kept_delta_e": average(
+            [mean_delta_e(x, y, m & ~one.mask) for (x, _, y, one), m in zip(triples, masks, strict=True)]
+        ),
         "own_over_other": average([nearer for x, _, y, one in triples for nearer in own_is_nearer(x, y, one)]),
         "outside_max": max(outside_change(o.character, p, m) for o, p, m in zip(asked, pictures, masks, strict=True)),
     }

@@ -53,6 +53,38 @@ def swap(number: int, changes_length: bool) -> Swap:
     return masked(before, outfit_with(random, slot, new), number, random, slot)
 
 
+@dataclass(frozen=True)
+class Piece(Question):
+    """A doll of which one garment becomes another, under a mask that is no larger than the two."""
+
+    mask: np.ndarray  # (H, W) bool
+    slot: str
+
+    @property
+    def prompt(self) -> str:
+        return self.after.outfit_text
+
+
+def pieces(n: int, seed: int) -> list[Piece]:
+    """n test dolls of which one garment, top to hat, is painted over tightly and gets another colour and kind."""
+    first = FIRST + seed * 100_000
+    return [piece(number) for number in range(first, first + n)]
+
+
+def piece(number: int) -> Piece:
+    """The piece of one doll; which, and what it becomes, drawn from the doll's number."""
+    random = rng(number, 6)
+    before = draw(number, split="test", combinations="heldout")
+    slot = str(random.choice([slot for slot in before.slots if slot != "accessory"]))
+    old = getattr(before.outfit, slot)
+    new = old
+    while new.colour == old.colour or new.kind == old.kind:
+        new = random_garment(random, slot, "heldout")
+    after = before.wearing(replace(before.outfit, **{slot: new}))
+    changes = np.any(np.asarray(before.image) != np.asarray(after.image), axis=-1)
+    return Piece(before, after, number, paint(changes, random, "tight") | changes, slot)
+
+
 def masked(before: Doll, outfit: Outfit, number: int, random: np.random.Generator, slot: str | None) -> Swap:
     """The doll and its second outfit under one mask: painted as hands do, and nothing of either left out."""
     after = before.wearing(outfit)

@@ -164,7 +164,7 @@ def in_way(start: ControlNet, way: str | None = None, with_positions: bool = Fal
     if start.conditioning_channels not in (3, channels):
         raise Error(f"a hint of {start.conditioning_channels} channels cannot begin one of {channels}; expected 3")
     control = start if channels == start.conditioning_channels else widened(start, channels)
-    if way == "joint":
+    if way_of(control) == way:
         return control
     made = empty_of(way, control.to_config()).to(control.conv_in.weight)
     made.load_state_dict(made.state_dict() | control.state_dict())

@@ -40,7 +40,12 @@ def brightness(mask: Image.Image) -> np.ndarray:
     values = np.asarray(mask.convert("L"))
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))
-        values = alpha if alpha.min() != alpha.max() else values
+        if alpha.min() != alpha.max():
+            if ((values >= 128) & (alpha >= 128) != (alpha >= 128)).mean() > 0.02:
+                warnings.warn(
+                    "the mask is transparent in parts: what is not counts as painted, also black", stacklevel=4
+                )
+            values = alpha
     soft = ((values > 16) & (values < 239)).mean()
     if soft > 0.02:
         warnings.warn(f"{soft:.0%} of the mask is grey: half bright and more counts as painted", stacklevel=4)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from minicc.data import dolls
@@ -15,9 +16,11 @@ from minicc.training.draws import rng
 CLOTHES = (1, 2, 3)  # index classes of a doll that phase 1 repaints: top, bottom, one-piece
 
 
-def demo(out: Path, steps: int = 50, seed: int = 0) -> list[Path]:
+def demo(
+    out: Path, steps: int = 50, seed: int = 0, device: str | None = None, dtype: torch.dtype | None = None
+) -> list[Path]:  # fmt: skip
     """Redress a doll in both ways; returns the pictures written to `out`."""
-    sd, doll, other = load("tiny"), dolls.draw(seed, split="test"), dolls.draw(seed + 1, split="test")
+    sd, doll, other = load("tiny", device, dtype), dolls.draw(seed, split="test"), dolls.draw(seed + 1, split="test")
     out.mkdir(parents=True, exist_ok=True)
     return [*by_sentence(sd, doll, other, out, steps, seed), *by_garment(sd, doll, other, out, steps, seed)]
 
@@ -44,6 +47,7 @@ def by_garment(
     pictures = {"character": doll.image, "garment": garment, "mask": result.mask, "result": result.image}
     written = saved(pictures, out, "phase2")
     print(f"the garment, worn: {written[-1]} (character, garment, the mask that was found, result)")
+    print(f"its colours: ΔE2000 {result.colour_error:.1f} from the garment's")
     return written
 
 

@@ -15,10 +15,18 @@ from minicc.pipeline import StableDiffusion
 SMALLEST = 0.0005  # of the picture's pixels: what is smaller is taken for a mistake
 
 
+class NothingFound(PictureError):
+    """Where no clothes are; `clothes` is what was seen, and its uncertainty tells where they might be."""
+
+    def __init__(self, message: str, clothes: Clothes):
+        super().__init__(message)
+        self.clothes = clothes
+
+
 def clothing_mask(clothes: Clothes, classes: Sequence[str] = (), grow: int = 0) -> np.ndarray:
     """(H, W) bool: the named classes, or all clothes; spots dropped, holes filled, grown, hair and skin taken out.
 
-    Raises PictureError if nothing is found.
+    Raises NothingFound, a PictureError, if there is none.
     """
     layer = clothes.layer(*classes)
     mask = edited(
@@ -26,7 +34,7 @@ def clothing_mask(clothes: Clothes, classes: Sequence[str] = (), grow: int = 0) 
     )
     if not mask.any():
         wanted = " or ".join(classes) or "clothes"
-        raise PictureError(f"no {wanted} found in the picture: paint a mask by hand, or look at --uncertainty FILE")
+        raise NothingFound(f"no {wanted} found in the picture: paint a mask by hand", clothes)
     return mask
 
 

@@ -101,10 +101,7 @@ def batch(
     ready: of `prepare`, all worked on at one size. blind: the ControlNet is given a blank hint, everything masked.
     options: of `fill`.
     """
-    sizes = list(dict.fromkeys("{}×{}".format(*r.place.padded) for r in ready))
-    if len(sizes) > 1:
-        raise PictureError(f"pictures of {' and '.join(sizes)} in one batch: take those of one size together")
-    image, mask, hint = (torch.cat(parts) for parts in zip(*((r.image, r.mask, r.hint) for r in ready), strict=True))
+    image, mask, hint = together(ready)
     hint = torch.full_like(hint, -1) if blind else hint
     controls = [] if control is None else [Hinted.of(control, hint, strength)]
     pictures = fill(sd, image, mask, prompts, seeds, controls, **options)  # type: ignore[arg-type]
@@ -132,6 +129,15 @@ class Ready:
         return Result(image, shown, prompt, seed, notes_on(self.place, self.character))
 
 
+def together(ready: Sequence[Ready]) -> tuple[Tensor, Tensor, Tensor]:
+    """(image, mask, hint) of all in one batch. Raises PictureError if they are worked on at several sizes."""
+    sizes = list(dict.fromkeys("{}×{}".format(*r.place.padded) for r in ready))
+    if len(sizes) > 1:
+        raise PictureError(f"pictures of {' and '.join(sizes)} in one batch: take those of one size together")
+    image, mask, hint = zip(*((r.image, r.mask, r.hint) for r in ready), strict=True)
+    return torch.cat(image), torch.cat(mask), torch.cat(hint)
+
+
 def prepare(
     sd: StableDiffusion, character: Image.Image, mask: Image.Image | np.ndarray, feather: int = 0,
     max_side: int | None = None,
@@ -139,6 +145,8 @@ def prepare(
     """Check the character and its mask, and choose the window to work on. Arguments as for `variants`."""
     character = readable(character)
     declared = read_mask(mask, character.size, feather)
+    if declared.sum() > 1 and one_colour(np.asarray(character)[declared]):
+        warnings.warn("what lies under the mask has one colour: is it painted over the clothes?", stacklevel=3)
     if sd.knows_one_size and max_side is None:
         place = figure_window(character, sd.side, declared)
     else:
@@ -219,6 +227,12 @@ def readable(character: Image.Image) -> Image.Image:
     if character.mode in ("RGB", "RGBA"):
         return character
     return character.convert("RGBA" if "A" in character.getbands() or "transparency" in character.info else "RGB")
+
+
+def one_colour(pixels: np.ndarray) -> bool:
+    """Whether pixels (N, C) are all the same; what is transparent has no colour."""
+    shown = pixels * (pixels[:, 3:] > 0) if pixels.shape[1] == 4 else pixels
+    return bool((shown == shown[0]).all())
 
 
 def notes_on(place: Window, character: Image.Image) -> list[str]:

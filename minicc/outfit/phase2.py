@@ -6,17 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
+from minicc.models.vocabulary import unknown_words
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
-from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable, warn_of_phase
+from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable, together, warn_of_phase
 from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
@@ -67,6 +67,8 @@ def variants(
         mask, notes = automatic_mask(sd, detector, character, garments, classes, uncertainty)
     if garments:
         warn_of_phase(control, 2)
+    for doubt in unknown_words(sd.tokenizer_source, prompt):
+        warnings.warn(doubt, stacklevel=2)
     ready = prepare(sd, character, mask, feather, max_side)
     hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
     pictures = fill(
@@ -111,7 +113,7 @@ def batch(
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
     them. options: of `fill`. The colour error is not computed.
     """
-    image, mask, hint = (torch.cat(parts) for parts in zip(*((r.image, r.mask, r.hint) for r in ready), strict=True))
+    image, mask, hint = together(ready)
     hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
     pictures = fill(sd, image, mask, [""], seeds, [hinted], **options)  # type: ignore[arg-type]
     return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]

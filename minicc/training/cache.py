@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from minicc.training.checkpoint import write_atomically
+from minicc.training.checkpoint import write_atomically, writing
 
 
 def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -18,8 +18,10 @@ def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict
     """
     found = read(path, digest)
     if found is None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, make(), {"digest": digest})
+        tensors = make()
+        with writing(path, "--cache"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, tensors, {"digest": digest})
         found = read(path, digest)
     assert found is not None
     return found

@@ -40,17 +40,17 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, A
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Within the block a full disk or a read-only folder becomes an Error that says so."""
+def writing(path: Path, option: str = "--out") -> Iterator[None]:
+    """Within the block a full disk or a read-only folder becomes an Error that says so. option: that names it."""
     try:
         yield
     except (OSError, SafetensorError) as problem:
-        raise Error(f"{path} could not be written ({problem}): free disk space or choose another --out") from problem
+        raise Error(f"{path} could not be written ({problem}): free disk space or choose another {option}") from problem
 
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file that is either whole or not there."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # several processes may make the same cache
     try:
         save_file(tensors, temporary, metadata=metadata)
         sync(temporary)
@@ -94,14 +94,18 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
 
     A damaged one (cut short, not a safetensors file) is passed over with a warning that names it.
     """
-    for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:  # of a run killed while it wrote
-        stale.unlink()
     for path in reversed(checkpoints(folder)):
         try:
             return read(path)
-        except (SafetensorError, OSError, KeyError, ValueError) as problem:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as problem:  # TypeError: no metadata
             warnings.warn(f"{path.name} is damaged ({problem}): falling back to the one before", stacklevel=2)
     return None
+
+
+def clear_away(folder: Path) -> None:
+    """Delete what a run that was killed had begun to write; no other process may be writing there."""
+    for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:
+        stale.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:

@@ -18,6 +18,7 @@ from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.pipeline import SHIPPED, StableDiffusion, load
+from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import FLATS, DetectorStage, Parts
@@ -45,6 +46,8 @@ SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on
 
 def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
+    if a.dtype and a.stage not in ("phase1", "phase2"):
+        raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
@@ -138,7 +141,9 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
         sd = load(a.sd, device="cpu", look=True, vae=a.vae)
     else:
         vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
-        sd = new_base(vae, train_tokenizer(captions, a.out / "tokenizer"), config.seed)
+        with writing(a.out / "tokenizer"):
+            folder = train_tokenizer(captions, a.out / "tokenizer")
+        sd = new_base(vae, folder, config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
     shown = texts(held_out["caption"])
@@ -152,6 +157,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
+    sd.check_controllable([])
     whole, fresh = torch.float32, partial(seeded, lambda: ControlNet.from_unet(sd.unet), config.seed)
     control = ControlNet.load(a.control, dtype=whole, unet=sd.unet, look=True) if a.control else fresh()
     control.to(whole)  # what learns does so in float32, whatever the locked models are kept in
@@ -218,6 +224,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     `--variant`, `--positions` and `--supervise` are what is compared in `training.garment_experiment`.
     """
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
+    sd.check_controllable([])
     start = ControlNet.load(a.control or "tiny-phase1", unet=sd.unet, dtype=torch.float32, look=True)
     control = in_way(start, a.variant, a.positions)
     if a.supervise and (way := way_of(control)) not in ("joint", "decoder"):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minicc.errors import Error
+from minicc.pipeline import usable
 from minicc.training import checkpoint
 from minicc.training.config import TrainConfig
 from minicc.training.curves import Curves
@@ -49,7 +50,8 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
     checkpoint; where memory runs out, with what helps; where nothing can be written.
     """
-    run = start_run(stage, config)
+    with advice_on_memory(0):
+        run = start_run(stage, config)
     start = resume(run)
     with checkpoint.writing(config.out):
         curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
@@ -58,7 +60,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     for step in range(start, config.steps):
         with advice_on_memory(step):
             loss, norm = one_step(run, batches, step)
-        with checkpoint.writing(config.out):
+        with checkpoint.writing(config.out), advice_on_memory(step):
             curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
             if run.accelerator.is_main_process:
                 after_step(run, step + 1, curves, held_out)
@@ -83,7 +85,17 @@ def start_run(stage: Stage, config: TrainConfig) -> Run:
 def new_accelerator(config: TrainConfig) -> Accelerator:
     """Accelerate keeps one state a process: it is put back, so that a notebook may train in fp32 and then in bf16."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    here = accelerator.device
+    if config.precision == "fp16" and here.type == "cpu":
+        raise Error("precision fp16 is a GPU's, and on a CPU would change nothing: take bf16")
+    asked = usable(config.device) if config.device else here
+    if asked.type != here.type or asked.index not in (None, here.index or 0):
+        raise Error(
+            f"device={config.device!r}, but training would run on {here}: take {here.type}, cpu or nothing; "
+            "CUDA_VISIBLE_DEVICES=1 makes the second GPU the first"
+        )
+    return accelerator
 
 
 def one_step(run: Run, batches: Iterator[dict[str, Any]], step: int) -> tuple[float, float]:
@@ -165,6 +177,9 @@ def place(accelerator: Accelerator) -> tuple[int, int]:
 
 def resume(run: Run) -> int:
     """Put the newest good checkpoint back; returns the step to go on from."""
+    if run.accelerator.is_main_process:
+        checkpoint.clear_away(run.config.out)
+    run.accelerator.wait_for_everyone()
     found = checkpoint.latest(run.config.out)
     if found is None:
         return 0

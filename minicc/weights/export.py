@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from minicc.errors import WeightsError
@@ -201,14 +202,17 @@ def write_json(content: dict[str, Any], path: Path) -> Path:
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Write beside `path`, then rename over it: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write beside `path`, then rename over it: never half a file. Raises WeightsError if nothing can be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except (OSError, SafetensorError) as problem:
+        raise WeightsError(
+            f"{path} could not be written ({problem}): free disk space or choose another place"
+        ) from problem
+    finally:
+        with suppress(OSError):
             temporary.unlink()
-        raise
     return path

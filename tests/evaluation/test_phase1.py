@@ -16,9 +16,9 @@ from minicc.data.tensors import to_tensor
 from minicc.evaluation.edits import filled_with_mean
 from minicc.evaluation.fills import fills, redressed
 from minicc.evaluation.goals import GOALS, table, write_json
-from minicc.evaluation.phase1 import figures, never_clothed, uncovered
+from minicc.evaluation.phase1 import figures, never_clothed, obeyed, uncovered
 from minicc.evaluation.reader import AttributeReader
-from minicc.evaluation.swaps import clothed, swaps
+from minicc.evaluation.swaps import clothed, pieces, swaps
 from minicc.outfit import phase1
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded
@@ -50,6 +50,8 @@ def oracle(asked):
 
 def test_dolls_and_clothes_are_of_the_test_split_and_held_out(asked):
     for one in asked:
+        doll = dolls.draw(one.seed, split="test", combinations="heldout")
+        assert (one.before.character, one.before.words) == (doll.character, doll.words)
         garments = [g for doll in (one.before, one.after) for _, g in doll.outfit.items()]
         patterned = [g for g in garments if g.slot in ("top", "bottom", "onepiece")]
         assert all((g.kind, g.colour, g.pattern) in dolls.HELD_OUT for g in patterned)
@@ -72,6 +74,22 @@ def test_every_second_swap_turns_long_into_short_or_short_into_long(asked):
         changes.append(new.length)
     assert set(changes) == {"short", "long"}
     assert not any(one.slot for one in asked[::2])
+
+
+def test_a_piece_is_one_garment_of_another_kind_and_colour_under_a_small_mask():
+    asked = pieces(N, seed=0)
+    for one in asked:
+        old, new = dict(one.before.outfit.items()), dict(one.after.outfit.items())
+        assert {slot for slot in old if old[slot] != new[slot]} == {one.slot}
+        assert old[one.slot].kind != new[one.slot].kind
+        assert old[one.slot].colour != new[one.slot].colour
+        assert np.array_equal(np.asarray(one.character)[~one.mask], np.asarray(one.truth)[~one.mask])
+    assert len({one.slot for one in asked}) > 2
+    whole = np.mean([one.mask.mean() for one in swaps(N, seed=0)])
+    assert np.mean([one.mask.mean() for one in asked]) < whole / 2
+    told = Oracle(*(doll for one in asked for doll in (one.before, one.after)))
+    assert obeyed([one.truth for one in asked], asked, told) == 1
+    assert obeyed([one.character for one in asked], asked, told) == 0
 
 
 def test_a_seed_gives_the_same_questions_and_another_seed_others(asked):
@@ -148,6 +166,17 @@ def test_a_batch_of_characters_gives_each_the_picture_it_gets_alone(sd, control,
         assert np.abs(np.asarray(alone).astype(int) - np.asarray(picture)).max() <= 2
 
 
+def test_the_blind_controlnet_is_told_that_all_is_masked(sd, control, asked, monkeypatch):
+    hints, of = [], phase1.Hinted.of
+    monkeypatch.setattr(phase1.Hinted, "of", lambda net, hint, *more: hints.append(hint) or of(net, hint, *more))
+    dict(fills(sd, control, asked[:2], steps=1, guidance=2.0))
+    seeing, blind = hints
+    assert (blind == -1).all()
+    outside = torch.from_numpy(np.stack([~one.mask for one in asked[:2]]))[:, None].expand_as(seeing)
+    assert (seeing[outside] >= 0).all()
+    assert (seeing[~outside] == -1).all()
+
+
 def test_every_way_keeps_what_is_outside_and_differs_from_the_others(sd, control, asked):
     part = asked[:2]
     made = dict(fills(sd, control, part, steps=2, guidance=2.0))
@@ -180,7 +209,7 @@ def test_evaluate_phase1_writes_every_figure_and_prints_the_table(saved, tmp_pat
     assert keys <= set(f)
     assert set(f["baselines"]) == {"blend", "blind", "mean"}
     for baseline in f["baselines"].values():
-        assert keys <= set(baseline)
+        assert keys | {"small_mask"} <= set(baseline)
     assert f["outside_max"] == 0
     assert set(f["attributes"]) == set(dolls.CLOTHES)
     assert "| largest change outside the mask, RGBA | 0 | 0 | yes |" in capsys.readouterr().out

@@ -75,8 +75,13 @@ def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, 
 
 INVERTED = mask_of(~square(SIZE, BOX))
 SOFT = Image.fromarray(np.tile(np.arange(0, 240, 5, dtype=np.uint8), (40, 1)))
-SHEET = np.zeros((40, 48, 4), np.uint8)
-SHEET[10:34, 12:30] = (0, 0, 0, 255)
+
+
+def sheet(paint: int) -> Image.Image:
+    """A transparent sheet, painted on in a grey."""
+    pixels = np.zeros((40, 48, 4), np.uint8)
+    pixels[10:34, 12:30] = (paint, paint, paint, 255)
+    return Image.fromarray(pixels, "RGBA")
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,7 @@ SHEET[10:34, 12:30] = (0, 0, 0, 255)
         (mask_of(np.ones((40, 48), bool)), "covers the whole picture"),
         (INVERTED, "is it inverted? White is what changes"),
         (SOFT, "of the mask is grey"),
+        (sheet(0), "transparent in parts: what is not counts as painted, also black"),
     ],
 )
 def test_a_doubtful_mask_is_used_with_one_line_about_it(redress, mask, words):
@@ -96,15 +102,23 @@ def test_a_doubtful_mask_is_used_with_one_line_about_it(redress, mask, words):
 
 def test_a_mask_painted_on_a_transparent_sheet_needs_no_word(redress, tmp_path):
     character = picture(SIZE, "RGBA")
-    status, lines, _ = redress(character, Image.fromarray(SHEET, "RGBA"))
+    status, lines, _ = redress(character, sheet(255))
     assert (status, lines) == (0, [])
     changed = np.any(np.asarray(Image.open(tmp_path / "out" / "o.png")) != np.asarray(character), axis=-1)
     assert not changed[~square(SIZE, BOX)].any()
     assert changed[square(SIZE, BOX)].mean() > 0.9
 
 
-def test_a_picture_without_clothes_is_dressed_where_the_mask_says(redress):
-    assert redress(Image.new("RGB", SIZE, "white"), MASK)[0] == 0
+@pytest.mark.parametrize(("mode", "paper"), [("RGB", "white"), ("RGBA", (0, 0, 0, 0))])
+def test_a_picture_without_clothes_is_dressed_where_the_mask_says_with_one_line_about_it(
+    redress, tmp_path, mode, paper
+):
+    status, lines, written = redress(Image.new(mode, SIZE, paper), MASK)
+    assert (status, written) == (0, ["o.png"])
+    assert ["has one colour: is it painted over the clothes?" in line for line in lines] == [True]
+    changed = np.any(np.asarray(Image.open(tmp_path / "out" / "o.png")) != np.asarray(Image.new(mode, SIZE, paper)), -1)
+    assert not changed[~square(SIZE, BOX)].any()
+    assert changed[square(SIZE, BOX)].mean() > 0.9
 
 
 def test_a_picture_of_one_pixel_is_no_fault(redress):
@@ -181,6 +195,13 @@ def test_variants_a_sheet_and_a_strength(redress, tmp_path):
 def test_no_variant_is_refused(redress):
     status, lines, _ = redress(picture(SIZE), MASK, "--variants", "0")
     assert (status, lines) == (2, ["minicc: --variants 0: expected 1 or more"])
+
+
+def test_of_a_large_picture_the_masks_neighbourhood_is_worked_on_at_full_resolution_if_asked_for(redress):
+    large = picture((400, 300)), mask_of(square((400, 300), (100, 100, 130, 140)))
+    said = ["".join(redress(*large, "--max-side", side)[1]) for side in ("100", "400")]
+    assert "worked on a neighbourhood of the mask" in said[0]
+    assert said[1] == ""
 
 
 def test_a_large_picture_is_cut_out_and_one_line_says_so_once(redress):

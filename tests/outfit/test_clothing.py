@@ -13,13 +13,14 @@ from minicc.data import dolls
 from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_tensor
 from minicc.errors import Error, PictureError
+from minicc.evaluation import detector as evaluation
 from minicc.evaluation.base import pictures
-from minicc.evaluation.detector import class_ious, clothes_iou, colour_of, iou, parts_of
+from minicc.evaluation.detector import class_ious, clothes_iou, colour_curve, iou, parts_of
 from minicc.outfit.clothing import Clothes, ClothingDetector, features
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
 from minicc.outfit.garment import garment_picture
-from minicc.small import small_stable_diffusion
+from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.detector_stage import DetectorStage, Parts, at, centres, fit, laid
 from minicc.training.draws import Draws
 
@@ -230,6 +231,32 @@ def test_detect_writes_a_mask_that_phase_1_takes(sd, trained, tmp_path):
     mask = Image.open(tmp_path / "m.png")
     assert (mask.mode, mask.size) == ("L", (64, 64))
     assert set(np.unique(np.asarray(mask))) == {0, 255}
+    small_controlnet(sd).save(tmp_path / "control")
+    dolls.draw(0, size=64).flat("shoes").save(tmp_path / "g.png")
+    given = [f"--{name}={tmp_path / file}" for name, file in {"character": "c.png", "mask": "m.png"}.items()]
+    given += ["--sd", str(tmp_path / "sd"), "--control", str(tmp_path / "control"), "--steps", "1"]
+    for command in (["phase1", "--prompt", "a red dress"], ["phase2", "--garment", str(tmp_path / "g.png")]):
+        assert main([*command, *given, "--out", str(tmp_path / "o.png")]) == 0
+        before, after = (np.asarray(Image.open(tmp_path / name).convert("RGB")) for name in ("c.png", "o.png"))
+        assert np.array_equal(before[np.asarray(mask) == 0], after[np.asarray(mask) == 0])
+
+
+def test_where_nothing_is_found_the_commands_say_so_and_show_where_they_were_unsure(sd, trained, tmp_path, capsys):
+    sd.save(tmp_path / "sd")
+    trained.save(tmp_path / "detector")
+    small_controlnet(sd).save(tmp_path / "control")
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "c.png")
+    dolls.draw(0, size=64).flat("shoes").save(tmp_path / "g.png")
+    files = ["--sd", str(tmp_path / "sd"), "--detector", str(tmp_path / "detector")]
+    files += ["--character", str(tmp_path / "c.png"), "--classes", "bottom"]
+    worn = ["phase2", "--garment", str(tmp_path / "g.png"), "--control", str(tmp_path / "control")]
+    for command, name in ((["detect"], "m"), (worn, "o")):
+        assert main([*command, *files, "--out", str(tmp_path / f"{name}.png")]) == 2
+        doubts = tmp_path / f"{name}-uncertainty.png"
+        said = capsys.readouterr().err
+        assert f"no bottom found in the picture: paint a mask by hand; {doubts} shows where" in said
+        assert Image.open(doubts).size == (64, 64)
+        assert not (tmp_path / f"{name}.png").exists()
 
 
 def test_iou_by_hand():
@@ -240,9 +267,18 @@ def test_iou_by_hand():
     assert iou(a == 7, b == 7) == 1
 
 
-def test_colours_are_told_apart_in_four_levels_a_channel():
-    x = torch.tensor([-1.0, -0.4, 0.1, 1.0]).view(4, 1, 1, 1).expand(4, 3, 1, 1)
-    assert colour_of(x).flatten().tolist() == [0, 21, 42, 63]
+def test_where_colours_alone_tell_clothes_k_means_finds_them_and_where_they_tell_nothing_it_does_not(monkeypatch):
+    """Pictures of two colours: clothes are red, or any of both."""
+    told = torch.zeros(2, 8, 8, dtype=torch.uint8)
+    told[:, :, 4:] = 1
+    images = torch.where(told[:, None] > 0, torch.tensor([0.8, -0.9, -0.9]).view(3, 1, 1), torch.tensor(0.5))
+    monkeypatch.setattr(evaluation, "pictures", lambda dolls: images[: len(dolls)])
+    monkeypatch.setattr(evaluation, "COLOURS", 2)
+    for parts, least, most in ((told, 1.0, 1.0), (torch.rot90(told, 1, (1, 2)), 0.0, 0.7)):
+        monkeypatch.setattr(evaluation, "parts_of", lambda dolls, parts=parts: parts[: len(dolls)])
+        curve = colour_curve(images, parts, [1, 2])
+        assert list(curve) == ["1", "2"]
+        assert all(least <= iou <= most for iou in curve.values())
 
 
 def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
@@ -258,7 +294,10 @@ def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
         == 0
     )
     figures = json.loads((tmp_path / "f.json").read_text())
-    assert {"clothes_iou", "miou", "labels", "baselines"} <= set(figures)
+    assert {"clothes_iou", "miou", "kind", "kinds", "labels", "miou_labels", "baselines"} <= set(figures)
+    assert set(figures["baselines"]["labels"]) == {"random", "pixels", "colours", "words"}
+    assert set(figures["baselines"]["miou_labels"]) == {"random", "pixels"}
+    assert set(figures["labels"]) == set(figures["miou_labels"]) == {"1"}
     assert all(0 <= v <= 1 for v in (figures["clothes_iou"], figures["miou"], *figures["labels"].values()))
     further = ["--lr", "1e-4", "--out", str(tmp_path / "further")]  # few small steps away from it
     assert main(["train", "detector", *model, *detector, *options, *further]) == 0

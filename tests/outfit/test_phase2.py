@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.ground import foreground
 from minicc.errors import Error, PictureError
+from minicc.models.blocks import transformers
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import WAYS, in_way
 from minicc.outfit import phase1, phase2
@@ -199,6 +201,27 @@ def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
 def test_a_garment_that_cannot_be_told_from_its_ground_is_refused_with_advice(sheet, words):
     with pytest.raises(PictureError, match=words):
         garment_picture(sheet, 64)
+
+
+@pytest.mark.parametrize("way", ["joint", "decoder"])
+def test_what_no_step_changes_is_computed_once_however_many_steps(sd, control, way):
+    """Text keys and values, the hint's features, the garment's own pass: as often for six steps as for two."""
+    learner = in_way(copy.deepcopy(control), way)
+    texts = [block.attn2.to_k for model in (sd.unet, learner) for block in transformers(model)]
+    watched = [learner.controlnet_cond_embedding, *texts]
+    counts = {steps: Counter() for steps in (2, 6)}
+    for steps, seen in counts.items():
+        hooks = [m.register_forward_hook(lambda module, *_, seen=seen: seen.update([module])) for m in watched]
+        hooks.append(learner.conv_in.register_forward_hook(lambda *_, seen=seen: seen.update(["copy"])))
+        phase2.generate(
+            sd, learner, picture((32, 32), "RGB"), garment(), mask=square((32, 32), (8, 8, 24, 24)), steps=steps
+        )
+        for hook in hooks:
+            hook.remove()
+    passes = [seen.pop("copy") for seen in counts.values()]
+    assert counts[2] == counts[6]
+    assert set(counts[2].values()) <= {1, 2, 3}  # with a prompt and without, and the garment's
+    assert passes[1] - passes[0] == 2 * 4  # two branches a step; the garment's own pass is in neither
 
 
 def batch_of(sd, n: int = 2) -> dict[str, torch.Tensor]:

@@ -12,9 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
-from minicc.training import checkpoint
+from minicc.data import dolls
+from minicc.errors import Error
+from minicc.small import small_stable_diffusion
+from minicc.training import checkpoint, loop
 from minicc.training.draws import Draws, Order
+from minicc.training.ema import EMA
 from minicc.training.loop import HELD_OUT, learning_rate, train
 from tests.training.runs import assert_same_run, final, losses
 from tests.training.toy import Rows, ToyStage, toy_config
@@ -114,15 +119,82 @@ def test_channels_last_changes_nothing_but_the_order_of_sums(tmp_path):
     assert losses(tmp_path / "last") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
-def test_accumulation_of_two_halves_equals_one_batch(tmp_path):
-    """The noise differs (it is drawn a micro-batch at a time), so the toy's loss is compared without noise."""
-    stage, batch = ToyStage(), [Rows()[i, i] for i in range(4)]
-    x = torch.stack([b["x"] for b in batch])
-    whole = (stage.net(x) - x).square().mean()
-    halves = sum((stage.net(h) - h).square().mean() / 2 for h in x.chunk(2))
-    grads = [torch.autograd.grad(loss, stage.net.parameters()) for loss in (whole, halves)]
-    for a, b in zip(*grads, strict=True):
-        torch.testing.assert_close(a, b)
+class Quiet(ToyStage):
+    """Without noise, which is drawn a micro-batch at a time."""
+
+    def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+        return (self.net(batch["x"]) - batch["x"]).square().mean()
+
+
+def test_two_accumulated_halves_are_one_batch(tmp_path):
+    for name, batch, accumulate in (("whole", 4, 1), ("halves", 2, 2), ("half", 2, 1)):
+        train(Quiet(), Rows(), toy_config(tmp_path / name, batch=batch, accumulate=accumulate))
+    assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), rel=1e-5)
+    assert losses(tmp_path / "half") != pytest.approx(losses(tmp_path / "whole"), rel=1e-2)
+
+
+def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
+    """With plain gradient descent the weights' step is the gradient."""
+    sgd = lambda stage, config: torch.optim.SGD(stage.parameters(), lr=config.lr)  # noqa: E731
+    monkeypatch.setattr(loop, "optimizer_of", sgd)
+    for clip, moved in ((0.25, 0.25), (1e6, None)):
+        stage = Quiet()
+        before = torch.cat([p.detach().flatten().clone() for p in stage.parameters()])
+        config = toy_config(tmp_path / str(clip), steps=1, lr=1.0, warmup=0, decay="constant", ema=0.0, clip=clip)
+        train(stage, Rows(), config)
+        after = torch.cat([p.detach().flatten() for p in stage.parameters()])
+        norm = (after - before).norm().item()
+        assert norm == pytest.approx(moved or norm, rel=1e-4)
+        assert moved or norm > 0.3
+
+
+def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path):
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(module.weight, 1.0)
+    average, expected = EMA(module, 0.15), 1.0
+    for n, w in enumerate((3.0, -2.0, 5.0), start=1):
+        torch.nn.init.constant_(module.weight, w)
+        average.update()
+        d = min(0.15, (1 + n) / (10 + n))  # the second while the average is young, then the first
+        expected = d * expected + (1 - d) * w
+        assert average.average["weight"].item() == pytest.approx(expected)
+    stage = ToyStage()
+    train(stage, Rows(), toy_config(tmp_path))
+    saved = final(tmp_path)
+    for name, value in stage.net.state_dict().items():
+        assert torch.equal(value, saved[f"ema.{name}"])
+        assert not torch.equal(value, saved[f"weights.{name}"])
+
+
+def test_8_bit_adam_is_taken_from_bitsandbytes_resumes_and_is_missed_with_advice(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(Error, match="pip install bitsandbytes, or train without it"):
+        train(ToyStage(), Rows(), toy_config(tmp_path / "missing", eight_bit=True))
+    made = []
+
+    class AdamW8bit(torch.optim.AdamW):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    module = types.ModuleType("bitsandbytes.optim")
+    module.AdamW8bit = AdamW8bit
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", module)
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole", eight_bit=True, decay="constant"))
+    for steps in (20, 40):
+        train(ToyStage(), Rows(), toy_config(tmp_path / "parts", eight_bit=True, decay="constant", steps=steps))
+    assert len(made) == 3
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_validation_sheets_come_every_so_many_steps_and_at_the_end(tmp_path):
+    class Shows(ToyStage):
+        def sheet(self) -> Image.Image:
+            return Image.new("RGB", (6, 4))
+
+    train(Shows(), Rows(), toy_config(tmp_path, steps=5, sample_every=2))
+    assert sorted(path.name for path in tmp_path.glob("sheet-*.png")) == [f"sheet-0000000{n}.png" for n in (2, 4, 5)]
 
 
 def test_every_epoch_visits_every_sample_once_in_another_order():
@@ -149,6 +221,47 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    longer = subprocess.run(
+        [*script, "steps=60"], cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300, check=False
+    )
+    assert longer.returncode == 0, longer.stderr[-2000:]
+    train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8, steps=60))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)  # resumed by both
+
+
+def test_two_processes_train_phase_1_from_the_command_line_with_a_cold_cache_as_one_does(tmp_path):
+    """What `accelerate launch --multi_cpu --num_processes 2 -m minicc.cli train …` starts, in torchrun's words."""
+    small_stable_diffusion().save(tmp_path / "sd.safetensors", layout="compvis")
+    dolls.export(tmp_path / "dolls", [dolls.draw(i, size=64) for i in range(6)])
+    options = ["train", "phase1", "--sd", str(tmp_path / "sd.safetensors"), "--data", str(tmp_path / "dolls")]
+    options += ["--size", "32", "--device", "cpu", "--steps", "3", "--warmup", "1", "--lr", "1e-6"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "minicc.cli",
+    ]
+    for command, name, batch in ((launch, "two", "2"), ([sys.executable, "-m", "minicc.cli"], "one", "4")):
+        where = ["--cache", str(tmp_path / f"cache-{name}"), "--out", str(tmp_path / name), "--batch", batch]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*command, *options, *where],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    one, two = (load_file(tmp_path / n / "controlnet" / "diffusion_pytorch_model.safetensors") for n in ("one", "two"))
+    assert all(torch.allclose(one[key], two[key], atol=1e-5) for key in one)
+    assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name or path.suffix == ".part"]
 
 
 def test_the_learning_rate_warms_up_and_decays_to_a_tenth(tmp_path):

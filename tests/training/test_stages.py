@@ -363,6 +363,37 @@ def test_what_is_masked_may_count_more_in_the_loss_and_the_papers_loss_counts_al
         Phase1Stage(sd, control, inside=0)
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's count of a process's pages")
+def test_a_cache_is_mapped_and_not_read_into_memory(tmp_path):
+    def private() -> int:
+        rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(1024 * int(row.split()[1]) for row in rows if row.startswith("Anonymous:"))
+
+    kept(tmp_path / "x", "d", lambda: {"a": torch.ones(2**24)})  # 64 MB, written
+    before = private()
+    again = kept(tmp_path / "x", "d", dict)["a"]
+    assert again[::4096].sum() == 2**12
+    assert private() - before < 2**24
+
+
+def test_half_of_the_sentences_are_dropped_unless_told_otherwise_and_all_or_none_if_so():
+    from minicc.cli import parser
+
+    sd = small_stable_diffusion()
+    control, generator = ControlNet.from_unet(sd.unet), torch.Generator().manual_seed(0)
+    assert Phase1Stage(sd, control).drop == parser().parse_args(["train", "phase1", "--out", "x"]).drop == 0.5
+    batch = {
+        "latents": torch.randn(2, 4, 32 // sd.vae.stride, 32 // sd.vae.stride, generator=generator),
+        "image": torch.zeros(2, 3, 32, 32),
+        "mask": torch.ones(2, 1, 32, 32),
+    }
+    one, other = (batch | {"context": sd.encode_text([text] * 2)} for text in ("a red dress", "blue jeans"))
+    with torch.no_grad():
+        for drop, alike in ((1.0, True), (0.0, False)):
+            stage = Phase1Stage(sd, control, drop)
+            assert torch.equal(stage(one, Draws.at(0, 0)), stage(other, Draws.at(0, 0))) is alike
+
+
 def test_options_are_all_there_for_every_stage():
     from minicc.cli import parser
 
