@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data.dolls import FACTS
@@ -19,15 +20,15 @@ from minicc.data.tensors import on_white, to_tensor, to_tensors
 from minicc.evaluation.edits import average, mean_delta_e, outside_change
 from minicc.evaluation.fills import Ask, redressed, through_vae
 from minicc.evaluation.metrics import ssim_map
+from minicc.evaluation.outfits import evaluate_outfits
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
 from minicc.evaluation.wears import Dressing, Wear, dressed, found_masks, wears
 from minicc.models.attention_maps import mass_on_truth
-from minicc.models.blocks import Recording, keys_values
+from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import way_of
 from minicc.outfit.clothing import ClothingDetector
-from minicc.outfit.compose import make_hint
 from minicc.outfit.garment import looked_at, placed
 from minicc.outfit.phase1 import prepare, randn
 from minicc.pipeline import StableDiffusion
@@ -45,7 +46,7 @@ def evaluate_phase2(
 
     phase1, plain: the ControlNets of two baselines, which are left out without them. All baselines have the detector's
     masks. mask_covered, mask_excess: of the truly changed pixels how many the detector's masks cover, and how many
-    others they hold, in parts of the changed ones.
+    others they hold, in parts of the changed ones. outfits: top and bottom at once, on a quarter as many dolls.
     """
     asked, options = wears(n, seed), {"steps": steps, "guidance": guidance}
     goal = [reconstruction(sd, one) for one in asked]
@@ -69,6 +70,7 @@ def evaluate_phase2(
         **cover(found, true),
         "true_masks": measured(dressed(sd, control, asked, true, "true masks", **options), true)
         | {"correspondence": attention},
+        "outfits": evaluate_outfits(sd, control, detector, reader, max(1, n // 4), seed, steps, guidance),
         "ceiling": measured(goal, true),
         "baselines": baselines,
     }
@@ -185,14 +187,21 @@ def correspondence(sd: StableDiffusion, control: ControlNet, asked: Sequence[Wea
         return float("nan")
     shares = []
     for one in tqdm(asked, desc="looking where attention looks"):
-        ready, laid = prepare(sd, one.truth, one.mask), placed(one.garment, sd.side)
-        hint = make_hint(ready.image, ready.mask)
-        garment = looked_at(sd, control, to_tensor(laid.picture), hint)
-        z = sd.encode_image(ready.image)
-        recording = Recording(keys_values(control, sd.encode_text([""])) | garment)
-        x_t, t = sd.schedule.add_noise(z, randn(z.shape, one.seed).to(z), LOOKED_AT), torch.tensor([LOOKED_AT])
-        control(x_t, t.to(z.device), recording, hint.to(z))
-        where = torch.from_numpy(one.where(laid, sd.vae.stride))[None].to(z.device)
+        recording, garment, where = looking(sd, control, one)
         mass, known = mass_on_truth(control, recording, garment, where)
         shares += mass[known].tolist()
     return average(shares)
+
+
+@torch.no_grad()
+def looking(sd: StableDiffusion, control: ControlNet, one: Wear) -> tuple[Recording, KeysValues, Tensor]:
+    """One pass of the copy over the noisy truth: what its attentions were asked, what they see of the garment, and
+    which point of it each latent cell truly shows, (1, h, w, 2), NaN for none.
+    """
+    ready, laid = prepare(sd, one.truth, one.mask), placed(one.garment, sd.side)
+    garment = looked_at(sd, control, to_tensor(laid.picture), ready.hint)
+    z = sd.encode_image(ready.image)
+    recording = Recording(keys_values(control, sd.encode_text([""])) | garment)
+    x_t, t = sd.schedule.add_noise(z, randn(z.shape, one.seed).to(z), LOOKED_AT), torch.tensor([LOOKED_AT])
+    control(x_t, t.to(z.device), recording, ready.hint.to(z))
+    return recording, garment, torch.from_numpy(one.where(laid, sd.vae.stride))[None].to(z.device)

@@ -10,6 +10,7 @@ from PIL import Image
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.evaluation import wears as wears_module
+from minicc.evaluation.outfits import outfits
 from minicc.evaluation.phase2 import correspondence, cover, figures, mean_paste, reconstruction
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.wears import dressed, wears
@@ -144,6 +145,15 @@ def test_where_nothing_is_found_the_character_stays(sd, control, asked):
     assert made.tobytes() != asked[1].character.tobytes()
 
 
+def test_an_outfit_is_a_top_and_a_bottom_and_nothing_else_changes():
+    for _, before, after in outfits(4, 0):
+        old, new = dict(before.outfit.items()), dict(after.outfit.items())
+        assert {slot for slot in new if old[slot] != new[slot]} == {"top", "bottom"}
+        assert all(
+            (new[slot].kind, new[slot].colour, new[slot].pattern) in dolls.HELD_OUT for slot in ("top", "bottom")
+        )
+
+
 def test_evaluate_phase2_writes_every_figure(sd, control, tmp_path, capsys):
     two = [dolls.draw(i) for i in range(2)]
     from minicc.evaluation.base import pictures
@@ -168,5 +178,7 @@ def test_evaluate_phase2_writes_every_figure(sd, control, tmp_path, capsys):
         assert keys <= set(part)
         assert part["outside_max"] == 0
     assert 0 <= f["correspondence"] <= 1
+    assert set(f["outfits"]) == {"garment", "colour", "pattern", "outside_max"}
+    assert f["outfits"]["outside_max"] == 0
     assert "| SSIM in the masked region |" in capsys.readouterr().out
     assert torch.isfinite(torch.tensor(f["mask_covered"]))

@@ -1,0 +1,68 @@
+"""Two garments at once: a doll's top and bottom, each given by its picture, and nobody paints a mask."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from minicc.data.dolls import Doll, draw
+from minicc.data.tensors import to_tensors
+from minicc.evaluation.base import FIRST
+from minicc.evaluation.edits import outside_change
+from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.settled import Answers
+from minicc.evaluation.wears import other_than
+from minicc.models.controlnet import ControlNet
+from minicc.outfit import phase2
+from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.detect import NothingFound
+from minicc.outfit.phase1 import Result
+from minicc.pipeline import StableDiffusion
+from minicc.training.draws import rng
+
+SLOTS = ("top", "bottom")
+
+
+def evaluate_outfits(
+    sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, reader: AttributeReader, n: int, seed: int,
+    steps: int = 50, guidance: float = 2.0,
+) -> dict[str, float]:  # fmt: skip
+    """On n test dolls: the share of their 2n garments whose kind, colour and pattern are read off the results as they
+    were given, and outside_max, the largest change outside the masks used.
+    """
+    asked, results = outfits(n, seed), list[Result]()
+    for number, before, after in tqdm(asked, desc="outfits"):
+        pictures = [after.flat(slot) for slot in SLOTS]
+        options = {"detector": detector, "seed": number, "steps": steps, "guidance": guidance}
+        try:
+            results.append(phase2.generate(sd, control, before.image, pictures, **options))
+        except NothingFound:  # the doll stays as it is
+            results.append(Result(before.image, Image.new("L", before.image.size), "", number))
+    right = Answers([after for *_, after in asked]).right(reader.read(to_tensors(r.image for r in results)).numpy())
+    facts = {"garment": SLOTS, "colour": [f"{s}_colour" for s in SLOTS], "pattern": [f"{s}_pattern" for s in SLOTS]}
+    shares = {name: float(right[:, columns(those)].mean()) for name, those in facts.items()}
+    return {**shares, "outside_max": max(map(changed_outside, results, (before for _, before, _ in asked)))}
+
+
+def changed_outside(result: Result, before: Doll) -> float:
+    """The largest change outside the mask that was used, of 255."""
+    return outside_change(before.image, result.image, np.asarray(result.mask) > 0)
+
+
+def outfits(n: int, seed: int) -> list[tuple[int, Doll, Doll]]:
+    """n test dolls in a top and a bottom, and each in two others of held-out combinations; with the doll's number."""
+    found = candidates(FIRST + seed * 100_000)
+    return [next(found) for _ in range(n)]
+
+
+def candidates(first: int) -> Iterator[tuple[int, Doll, Doll]]:
+    number = first
+    while True:
+        before = draw(number, split="test", combinations="heldout")
+        if set(SLOTS) <= set(before.slots):
+            random = rng(number, 9)
+            others = {slot: other_than(before.worn(slot), random, slot) for slot in SLOTS}
+            yield number, before, before.wearing(replace(before.outfit, **others))
+        number += 1
