@@ -11,6 +11,7 @@ from minicc.data.dolls import Doll, draw
 from minicc.data.tensors import to_tensors
 from minicc.evaluation.base import FIRST
 from minicc.evaluation.edits import outside_change
+from minicc.evaluation.phase1 import columns
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
 from minicc.evaluation.wears import other_than
