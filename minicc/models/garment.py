@@ -1,8 +1,10 @@
-"""How a trainable copy sees a garment: by self-attention inside the copy, and by nothing else.
+"""How a trainable copy sees a garment: by self-attention inside the copy, and by layers added to the locked decoder.
 
 The garment's picture goes through the same copy as the character. Its keys and values at every self-attention are taken
 along, and the character's tokens see them beside their own; convolutions and normalisation never mix the two. Virtual
 try-on calls this a reference network (Xu et al. 2024, OOTDiffusion, arXiv 2403.01779); here the ControlNet is its own.
+What the copy makes of the garment may also be seen from the locked decoder, by `Added` layers that start at zero: see
+`models.garment_ways.Decoder`.
 """
 
 from collections.abc import Sequence

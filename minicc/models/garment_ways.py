@@ -8,8 +8,9 @@
 | decoder | as joint, and by zero-initialised cross-attention into the locked decoder | StableVITON (arXiv 2312.01725) |
 | words | the copy's sentence, as more tokens | IP-Adapter (arXiv 2308.06721), in the copy |
 
-What a way makes of a garment is a `KeysValues` that is joined to the text's, of the copy and of the locked U-Net; each
-module finds there what is under its own name. Without a garment each is the plain ControlNet.
+The shipped phase 2 has the decoder's way. What a way makes of a garment is a `KeysValues` that is joined to the text's,
+of the copy and of the locked U-Net; each module finds there what is under its own name. Without a garment each is the
+plain ControlNet.
 """
 
 from pathlib import Path
