@@ -212,7 +212,7 @@ def test_phase_1_starts_from_an_official_controlnet_and_on_a_v_model(official, t
     assert main(["train", "phase1", *sd, *options, "--out", str(tmp_path / "run")]) == 0
     start, end = (ControlNet.load(p) for p in (official / "control.safetensors", tmp_path / "run" / "controlnet"))
     assert all(torch.equal(v, end.state_dict()[k]) for k, v in start.state_dict().items())
-    assert main(["train", "phase1", *sd, "--prediction", "v", *options, "--out", str(tmp_path / "v")]) == 0
+    assert main(["train", "phase1", *sd, "--prediction", "v_prediction", *options, "--out", str(tmp_path / "v")]) == 0
     losses = [(tmp_path / name / "curves.csv").read_text().splitlines()[1] for name in ("run", "v")]
     assert losses[0] != losses[1]
 

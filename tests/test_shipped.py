@@ -18,7 +18,7 @@ from minicc.data.dolls import CLOTHES, FACTS
 from minicc.data.dolls.scenes import background
 from minicc.data.folder import read_folder
 from minicc.data.masks import clothes_in
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import on_white, to_tensor
 from minicc.evaluation import base, phase1, phase2
 from minicc.evaluation.base import FIRST, evaluate_reader, pictures
 from minicc.evaluation.detector import classes_of, clothes_iou, parts_of
@@ -191,7 +191,8 @@ def test_in_diffusers_the_shipped_phase_1_gives_the_epsilon_that_it_gives_here(s
     pipe.unet.register_forward_hook(lambda _, args, kwargs, out: asked.append((args, kwargs, out)), with_kwargs=True)
     images = {"image": hint}
     if "Inpaint" in kind:
-        images = {"image": one.character, "mask_image": Image.fromarray(one.mask), "control_image": hint}
+        images = {"image": on_white(one.character), "mask_image": Image.fromarray(one.mask), "control_image": hint}
+        images["strength"] = 1.0
     pipe(one.prompt, num_inference_steps=2, height=128, width=128, controlnet_conditioning_scale=1.0, **images)
     control, context = minicc.ControlNet.load("tiny-phase1", unet=sd.unet), sd.encode_text(["", one.prompt])
     assert len(asked) == 2
