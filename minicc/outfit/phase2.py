@@ -51,16 +51,24 @@ def variants(
 ) -> list[Result]:
     """Dress a character in a garment several times, one result a seed, all in one batch.
 
-    garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit. mask: white over what
-    shall change; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …); empty: what the
-    garments are is recognised, and the mask covers the clothes they replace and the body they may reach; a note says
-    so. uncertainty: a file for how unsure the detector is, written even if nothing is found. guidance: on garment and
-    prompt together, 1 is none. The other options are those of `phase1.variants`; outside the mask nothing changes, as
-    there. Each result tells its `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no
-    clothes are found, and Error if there is neither mask nor detector.
+    garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit: these are put on one
+    after the other, each under a mask of its own. mask: white over what shall change, and then all garments are drawn
+    into it at once; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …), for all
+    garments at once; empty: what the garments are is recognised, and the mask covers the clothes they replace and the
+    body they may reach; a note says so. uncertainty: a file for how unsure the detector is, written even if nothing is
+    found. guidance: on garment and prompt together, 1 is none. The other options are those of `phase1.variants`;
+    outside the mask nothing changes, as there. Each result tells its `colour_error`. Raises PictureError for a mask or
+    garment that does not fit, or if no clothes are found, and Error if there is neither mask nor detector.
     """
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
     notes: list[str] = []
+    if mask is None and detector is not None and len(garments) > 1 and not classes:
+        options = {
+            "prompt": prompt, "steps": steps, "guidance": guidance, "strength": strength, "eta": eta,
+            "feather": feather, "max_side": max_side, "uncertainty": uncertainty, "progress": progress,
+        }  # fmt: skip
+        garments = in_order(sd, detector, garments)
+        return [in_turn(sd, control, character, garments, detector, seed, **options) for seed in seeds]
     if mask is None:
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
@@ -78,6 +86,31 @@ def variants(
     made = [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
     errors = [colour_error(garments, one.image, ready.declared) if garments else None for one in made]
     return [replace(one, notes=notes + one.notes, colour_error=error) for one, error in zip(made, errors, strict=True)]
+
+
+PUT_ON = ("bottom", "dress", "top", "shoes", "accessory")  # in this order: a top hangs over trousers
+
+
+def in_order(sd: StableDiffusion, detector: ClothingDetector, garments: Sequence[Image.Image]) -> list[Image.Image]:
+    """An outfit's garments as they are put on; those that are not recognised come first, as they change all clothes."""
+    kinds = [kinds_of(sd, detector, garment) for garment in garments]
+    turns = [PUT_ON.index(those[0]) if those else -1 for those in kinds]
+    return [garments[i] for i in sorted(range(len(garments)), key=turns.__getitem__)]
+
+
+def in_turn(
+    sd: StableDiffusion, control: ControlNet, character: Image.Image, garments: Sequence[Image.Image],
+    detector: ClothingDetector, seed: int, **options: object,
+) -> Result:  # fmt: skip
+    """One garment after the other, each on what the one before left; the mask is all that was changed."""
+    notes, masks, now = list[str](), list[np.ndarray](), character
+    for garment in garments:
+        one = generate(sd, control, now, garment, detector=detector, seed=seed, **options)
+        notes, now = notes + one.notes, one.image
+        masks.append(np.asarray(one.mask) > 0)
+    changed = np.any(masks, axis=0)
+    whole = Image.fromarray(changed.astype(np.uint8) * 255)
+    return replace(one, mask=whole, notes=notes, colour_error=colour_error(list(garments), now, changed))
 
 
 def automatic_mask(

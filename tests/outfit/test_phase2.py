@@ -124,6 +124,21 @@ def test_a_top_changes_the_top_and_two_garments_change_both(sd):
     assert masks["green",].sum() == 35 * 20
 
 
+def test_an_outfit_is_put_on_one_after_the_other_and_trousers_before_the_top(sd, control):
+    character, options = picture((70, 50), "RGBA"), {"detector": Sees(), "steps": 1, "seed": 3}
+    whole = phase2.generate(sd, control, character, [garment("red"), garment("blue")], **options)
+    first = phase2.generate(sd, control, character, garment("blue"), **options)
+    second = phase2.generate(sd, control, first.image, garment("red"), **options)
+    assert whole.image.tobytes() == second.image.tobytes()
+    changed = np.asarray(whole.mask) > 0
+    assert np.array_equal(changed, (np.asarray(first.mask) > 0) | (np.asarray(second.mask) > 0))
+    assert np.array_equal(np.asarray(character)[~changed], np.asarray(whole.image)[~changed])
+    assert [note for note in whole.notes if "taken for" in note] == [
+        "the garment is taken for: bottom", "the garment is taken for: top"
+    ]  # fmt: skip
+    assert whole.colour_error > 0
+
+
 def test_what_was_recognised_and_how_far_the_colours_are_is_told_with_every_result(sd, control):
     result = phase2.generate(sd, control, picture((70, 50), "RGB"), garment(), detector=Sees(), steps=1)
     assert "the garment is taken for: top" in result.notes
