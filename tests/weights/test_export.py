@@ -214,7 +214,7 @@ def test_a_broken_run_leaves_the_old_file_and_no_debris(tmp_path: Path, sd1: Sma
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WeightsError, match=r"could not be written \(No space left"):
         export.save_unet(sd1.unet, path, layout="compvis")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["u.safetensors"]
