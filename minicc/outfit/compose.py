@@ -41,7 +41,7 @@ def brightness(mask: Image.Image) -> np.ndarray:
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))
         if alpha.min() != alpha.max():
-            if ((values >= 128) & (alpha >= 128) != (alpha >= 128)).mean() > 0.02:
+            if ((alpha >= 128) & (values < 128)).mean() > 0.02:
                 warnings.warn(
                     "the mask is transparent in parts: what is not counts as painted, also black", stacklevel=4
                 )

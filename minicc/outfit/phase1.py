@@ -101,7 +101,7 @@ def batch(
     ready: of `prepare`, all worked on at one size. blind: the ControlNet is given a blank hint, everything masked.
     options: of `fill`.
     """
-    image, mask, hint = together(ready)
+    image, mask, hint = in_one_batch(ready)
     hint = torch.full_like(hint, -1) if blind else hint
     controls = [] if control is None else [Hinted.of(control, hint, strength)]
     pictures = fill(sd, image, mask, prompts, seeds, controls, **options)  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ class Ready:
         return Result(image, shown, prompt, seed, notes_on(self.place, self.character))
 
 
-def together(ready: Sequence[Ready]) -> tuple[Tensor, Tensor, Tensor]:
+def in_one_batch(ready: Sequence[Ready]) -> tuple[Tensor, Tensor, Tensor]:
     """(image, mask, hint) of all in one batch. Raises PictureError if they are worked on at several sizes."""
     sizes = list(dict.fromkeys("{}×{}".format(*r.place.padded) for r in ready))
     if len(sizes) > 1:

@@ -16,7 +16,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
-from minicc.outfit.phase1 import Ready, Result, fill, prepare, readable, together, warn_of_phase
+from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
 from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
@@ -30,25 +30,12 @@ def generate(
 
 
 def variants(
-    sd: StableDiffusion,
-    control: ControlNet,
-    character: Image.Image,
-    garment: Image.Image | Sequence[Image.Image],
-    *,
-    detector: ClothingDetector | None = None,
-    mask: Image.Image | np.ndarray | None = None,
-    classes: Sequence[str] = (),
-    prompt: str = "",
-    seeds: Sequence[int] = (0,),
-    steps: int = 50,
-    guidance: float = 2.0,
-    strength: float = 1.0,
-    eta: float = 0.0,
-    feather: int = 0,
-    max_side: int | None = None,
-    uncertainty: str | Path | None = None,
-    progress: bool = False,
-) -> list[Result]:
+    sd: StableDiffusion, control: ControlNet, character: Image.Image, garment: Image.Image | Sequence[Image.Image],
+    *, detector: ClothingDetector | None = None, mask: Image.Image | np.ndarray | None = None,
+    classes: Sequence[str] = (), prompt: str = "", seeds: Sequence[int] = (0,), steps: int = 50, guidance: float = 2.0,
+    strength: float = 1.0, eta: float = 0.0, feather: int = 0, max_side: int | None = None,
+    uncertainty: str | Path | None = None, progress: bool = False,
+) -> list[Result]:  # fmt: skip
     """Dress a character in a garment several times, one result a seed, all in one batch.
 
     garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit: these are put on one
@@ -146,7 +133,7 @@ def batch(
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
     them. options: of `fill`. The colour error is not computed.
     """
-    image, mask, hint = together(ready)
+    image, mask, hint = in_one_batch(ready)
     hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
     pictures = fill(sd, image, mask, [""], seeds, [hinted], **options)  # type: ignore[arg-type]
     return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]
