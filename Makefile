@@ -13,9 +13,11 @@ demo: $(READY)
 	$(BIN)/minicc demo --out out/demo
 	@echo "The pictures are in out/demo"
 
+# Two at a time, of one thread each: most tests are too small for a second thread to pay.
+TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 test: $(READY)
-	$(BIN)/python -m pytest
-	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(BIN)/python -m pytest --nbval notebooks/; fi
+	$(TWO)
+	@if ls notebooks/*.ipynb >/dev/null 2>&1; then $(TWO) --nbval notebooks/; fi
 
 slow: $(READY)
 	$(BIN)/python -m pytest -m slow -s

@@ -10,6 +10,7 @@ from the characters (mean ΔE2000) outside and inside the mask. The sheets besid
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import minicc
@@ -27,6 +28,7 @@ def main() -> None:
     p.add_argument("--cache", type=Path, default=Path("runs/cache"))
     for name, kind, value in [
         ("steps", int, 2000), ("batch", int, 8), ("lr", float, 1e-4), ("every", int, 100), ("dolls", int, 10_000),
+        ("snr-gamma", float, math.inf),
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     add_recipe(p)
@@ -39,7 +41,7 @@ def main() -> None:
         often = {"save_every": a.steps, "sample_every": a.every}
         config = TrainConfig(a.out / a.experiment, a.steps, a.batch, lr=a.lr, **often, **recipe(a))
         done = {}
-        for arm, course in compare(minicc.load(a.sd), a.experiment, config, a.cache, a.dolls):
+        for arm, course in compare(minicc.load(a.sd), a.experiment, config, a.cache, a.dolls, a.snr_gamma):
             done[arm.name] = course
             report(a, done)
 

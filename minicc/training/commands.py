@@ -168,7 +168,8 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
-    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data), inside=a.inside)
+    weights = {"inside": a.inside, "snr_gamma": a.snr_gamma}
+    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data), **weights)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
@@ -240,7 +241,8 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
         held_out: Dataset | None = phase2_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase2_dolls(a, sd, "train", a.dolls), phase2_dolls(a, sd, "val", SHOWN)
-    stage = Phase2Stage(sd, control, a.drop, supervise=a.supervise, shown=some(held_out or data), inside=a.inside)
+    weights = {"inside": a.inside, "snr_gamma": a.snr_gamma, "supervise": a.supervise}
+    stage = Phase2Stage(sd, control, a.drop, shown=some(held_out or data), **weights)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")

@@ -7,6 +7,7 @@
 | size | 100, 1000, 10000 characters | figure 10 |
 """
 
+import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -55,14 +56,19 @@ def arms(experiment: str, dolls: int = 10_000) -> list[Arm]:
 
 
 def compare(
-    sd: StableDiffusion, experiment: str, config: TrainConfig, cache: Path, dolls: int = 10_000
-) -> Iterator[tuple[Arm, list[Follow]]]:
-    """Train every arm of an experiment and yield its course; each in a folder of its own below config.out."""
+    sd: StableDiffusion, experiment: str, config: TrainConfig, cache: Path, dolls: int = 10_000,
+    snr_gamma: float = math.inf,
+) -> Iterator[tuple[Arm, list[Follow]]]:  # fmt: skip
+    """Train every arm of an experiment and yield its course; each in a folder of its own below config.out.
+
+    snr_gamma: of the loss's weights, see `Phase1Stage`.
+    """
     options = Namespace(cache=cache, size=None, seed=config.seed)
     val = phase1_dolls(options, sd, "val", SHOWN)
+    shown = [val[i, i] for i in range(SHOWN)]
     for arm in arms(experiment, dolls):
         data = phase1_dolls(options, sd, "train", arm.dolls)
-        stage = Phase1Stage(sd, arm.make(sd.unet), arm.drop, shown=[val[i, i] for i in range(SHOWN)])
+        stage = Phase1Stage(sd, arm.make(sd.unet), arm.drop, shown=shown, snr_gamma=snr_gamma)
         out = config.out / arm.name.replace(" ", "-")
         train(stage, data, replace(config, out=out))
         yield arm, convergence(out)

@@ -58,7 +58,7 @@ class Phase2Stage(Phase1Stage):
         text = Recording(keys_values(self.control, context) | garment)
         locked = keys_values(self.unet, context) | garment  # it finds nothing there, but in the way "decoder"
         output = self.unet(x_t, t, locked, self.control(x_t, t, text, hint))
-        loss = self.loss(output, target, batch["mask"])
+        loss = self.loss(output, target, batch["mask"], t)
         if self.supervise and not bare:
             loss = loss + self.supervise * attention_loss(self.control, text, garment, batch["where"])
         return loss

@@ -31,22 +31,23 @@ class Phase1Stage(Stage):
         L = E ‖ε − ε_θ(x_t, t, c_text, c_hint)‖²             (Zhang et al. 2023, eq. 5)
 
     The hint is the character with its masked pixels −1. Half of the sentences are dropped, as in the paper, so that the
-    copy learns to read the hint.
+    copy learns to read the hint. Two weights may be put into the loss, see `loss`.
     """
 
     empty: Tensor
     phase = 1  # what the copy's file will say
-    inside = 1.0  # how much more a latent cell inside the mask counts; 1: the paper's loss
+    inside = 1.0  # how much more a latent cell inside the mask counts; 1: as in the paper
 
     def __init__(
         self, sd: StableDiffusion, control: ControlNet, drop: float = 0.5, sd_locked: bool = True,
-        shown: Sequence[dict[str, Any]] = (), inside: float | None = None,
+        shown: Sequence[dict[str, Any]] = (), inside: float | None = None, snr_gamma: float = math.inf,
     ):  # fmt: skip
-        """shown: the characters of the validation sheet, dicts with image, mask and caption. inside: see above."""
+        """shown: the characters of the validation sheet, dicts with image, mask and caption. inside, snr_gamma: of the
+        loss's weights; γ = 5 learns sooner what the paper's loss hardly sees, the noisiest steps, ∞ is the paper's.
+        """
         super().__init__()
-        self.inside = self.inside if inside is None else inside
-        if self.inside <= 0:
-            raise Error(f"inside={inside}: the weight of what is masked in the loss, expected more than 0")
+        self.snr_gamma = positive("snr_gamma", snr_gamma)
+        self.inside = self.inside if inside is None else positive("inside", inside)
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
         self.unet, control.phase = sd.unet, self.phase
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
@@ -72,14 +73,19 @@ class Phase1Stage(Stage):
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         control = self.control(x_t, t, context, hint)
-        return self.loss(self.unet(x_t, t, context, control), target, batch["mask"])
+        return self.loss(self.unet(x_t, t, context, control), target, batch["mask"], t)
 
-    def loss(self, output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        """Σ w (ε − ε_θ)² / Σ w: w = 1 outside the mask, which sampling puts back anyway, and `inside` within; 0-d."""
-        if self.inside == 1:
+    def loss(self, output: Tensor, target: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+        """Σ λ_t w (ε − ε_θ)² / Σ w; 0-d.
+
+        w: 1 outside the mask, which sampling puts back anyway, and `inside` within; λ_t: Min-SNR-γ's weight of t.
+        """
+        if self.inside == 1 and math.isinf(self.snr_gamma):
             return F.mse_loss(output.float(), target.float())
         weight = 1 + (self.inside - 1) * latent_mask(mask, self.sd.vae.stride)  # (B, 1, h, w)
         error = F.mse_loss(output.float(), target.float(), reduction="none")
+        if not math.isinf(self.snr_gamma):
+            error = error * min_snr_weight(self.sd.schedule, t, self.snr_gamma).view(-1, 1, 1, 1)
         return (weight * error).sum() / (weight.sum() * error.shape[1])
 
     def sheet(self) -> Image.Image | None:
@@ -103,6 +109,13 @@ class Phase1Stage(Stage):
 
 
 MAGENTA = torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
+
+
+def positive(name: str, value: float) -> float:
+    """A weight of the loss, as it is. Raises Error if it is not more than 0."""
+    if not value > 0:
+        raise Error(f"{name}={value}: a weight in the loss, expected more than 0")
+    return value
 
 
 def noised(z: Tensor, schedule: Any, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,7 +200,7 @@ class BaseStage(Stage):
     def __init__(self, sd: StableDiffusion, drop: float = 0.1, shown: Sequence[str] = (), snr_gamma: float = math.inf):
         """shown: the captions of the validation sheet. snr_gamma: of the loss's weights, 5 learns faster; ∞: none."""
         super().__init__()
-        self.sd, self.drop, self.shown, self.snr_gamma = sd, drop, list(shown), snr_gamma
+        self.sd, self.drop, self.shown, self.snr_gamma = sd, drop, list(shown), positive("snr_gamma", snr_gamma)
         self.unet, self.text_encoder = sd.unet.requires_grad_(True), sd.text_encoder.requires_grad_(True)
         self.empty = tokenize(sd.tokenizer, [""])  # (1, 77)
 

@@ -1,6 +1,7 @@
 """`minicc train` from nothing: VAE → base → phase 1 and the reader, each a few steps on a few dolls."""
 
 import json
+import math
 from argparse import Namespace
 from dataclasses import replace
 from itertools import product
@@ -354,13 +355,29 @@ def test_what_is_masked_may_count_more_in_the_loss_and_the_papers_loss_counts_al
     mask[..., : 32 // cells, : 32 // cells] = 1  # one latent cell
     right, inside, outside = (torch.zeros(1, 4, cells, cells) for _ in range(3))
     inside[..., 0, 0], outside[..., -1, -1] = 1, 1
+    t = torch.zeros(1, dtype=torch.long)
     for weight in (1.0, 3.0):
         stage = Phase1Stage(sd, control, inside=weight)
-        within, beyond = (stage.loss(wrong, right, mask) for wrong in (inside, outside))
+        within, beyond = (stage.loss(wrong, right, mask, t) for wrong in (inside, outside))
         torch.testing.assert_close(within, torch.tensor(weight / (cells**2 - 1 + weight)))
         torch.testing.assert_close(within, weight * beyond)
     with pytest.raises(Error, match="expected more than 0"):
         Phase1Stage(sd, control, inside=0)
+
+
+@pytest.mark.parametrize("inside", [1.0, 4.0])
+def test_the_noisiest_steps_may_count_more_in_the_loss_of_a_controlnet(inside):
+    sd, mask = small_stable_diffusion(), torch.zeros(1, 1, 32, 32)
+    right = torch.zeros(1, 4, 32 // sd.vae.stride, 32 // sd.vae.stride)
+    control, wrong = ControlNet.from_unet(sd.unet), right + 1
+    plain, weighed = (Phase1Stage(sd, control, inside=inside, snr_gamma=gamma) for gamma in (math.inf, 0.5))
+    for step in (0, 100, 999):
+        t = torch.tensor([step])
+        snr = sd.schedule.snr[step].item()
+        assert plain.loss(wrong, right, mask, t) == 1
+        assert weighed.loss(wrong, right, mask, t).item() == pytest.approx(min(snr, 0.5) / snr)
+    with pytest.raises(Error, match="snr_gamma=0: a weight in the loss, expected more than 0"):
+        Phase1Stage(sd, control, snr_gamma=0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's count of a process's pages")
