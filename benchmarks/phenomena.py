@@ -3,10 +3,11 @@
     python benchmarks/phenomena.py identity --sd tiny
     python benchmarks/phenomena.py ablation --sd tiny --steps 2000 --out runs/phenomena
     python benchmarks/phenomena.py drop …          python benchmarks/phenomena.py size …
-    python benchmarks/phenomena.py convergence --run runs/phase1 --out runs/phenomena
+    python benchmarks/phenomena.py convergence --run runs/phenomena/ablation/zero --out runs/phenomena
 
 Each experiment writes OUT/<experiment>.csv: arm, step, and how far pictures drawn from a hint and a caption alone are
-from the characters (mean ΔE2000) outside and inside the mask. The sheets beside it show them.
+from the characters (mean ΔE2000) outside and inside the mask. The sheets beside it show them; convergence puts those
+before and after the onset into OUT/convergence.png.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import math
 from pathlib import Path
 
 import minicc
-from minicc.evaluation.phenomena import convergence, identity, onset, write_course
+from minicc.evaluation.phenomena import before_and_after, convergence, identity, onset, turn, write_course
 from minicc.training.config import TrainConfig, add_recipe, recipe
 from minicc.training.experiments import compare
 
@@ -36,7 +37,9 @@ def main() -> None:
     if a.experiment == "identity":
         print(f"largest difference of a fresh ControlNet: {identity(minicc.load(a.sd))}")
     elif a.experiment == "convergence":
-        report(a, {a.run.name: convergence(a.run)})
+        course = convergence(a.run)
+        report(a, {a.run.name: course})
+        before_and_after(a.run, turn(course)).save(a.out / "convergence.png")
     else:
         often = {"save_every": a.steps, "sample_every": a.every}
         config = TrainConfig(a.out / a.experiment, a.steps, a.batch, lr=a.lr, **often, **recipe(a))

@@ -56,6 +56,23 @@ def convergence(run: Path) -> list[Follow]:
     return [Follow(int(path.stem.removeprefix("sheet-")), *errors(np.asarray(Image.open(path)))) for path in sheets]
 
 
+def turn(course: Sequence[Follow]) -> list[int]:
+    """The steps to look at: the first, the last one before the hint is followed, the onset, the last.
+
+    Raises Error if the hint is never followed, or from the first sheet on.
+    """
+    steps, begun = [row.step for row in course], onset(course)
+    if begun is None or begun == steps[0]:
+        raise Error(f"there is no before and after: the hint is followed from step {begun} on, of {steps}")
+    return [steps[0], steps[steps.index(begun) - 1], begun, steps[-1]]
+
+
+def before_and_after(run: Path, steps: Sequence[int]) -> Image.Image:
+    """Characters, hints, and what each of these steps draws of them from the hint and the caption alone."""
+    sheets = [np.split(np.asarray(Image.open(run / f"sheet-{step:08d}.png")), ROWS) for step in steps]
+    return Image.fromarray(np.concatenate([*sheets[0][:2], *(free for _, _, free, _ in sheets)]))
+
+
 def errors(sheet: np.ndarray) -> tuple[float, float]:
     """(outside, inside) of one sheet, (4·side, N·side, 3) uint8."""
     characters, hints, free, _ = np.split(sheet, ROWS)

@@ -11,11 +11,13 @@ from minicc.errors import Error
 from minicc.evaluation.phenomena import (
     MAGENTA,
     Follow,
+    before_and_after,
     convergence,
     errors,
     identity,
     onset,
     read_course,
+    turn,
     write_course,
 )
 from minicc.models.controlnet import ControlNet
@@ -73,6 +75,20 @@ def test_the_course_of_a_run_is_read_from_its_sheets_in_order(tmp_path):
 )
 def test_the_onset_is_where_the_error_falls_and_stays(outside, found):
     assert onset([Follow(100 * i, value, 0.0) for i, value in enumerate(outside)]) == found
+
+
+def test_before_and_after_are_the_sheets_on_both_sides_of_the_onset(tmp_path):
+    greys = {10: 220, 20: 215, 30: 135, 40: 130}
+    for step, grey in greys.items():
+        Image.fromarray(sheet(grey, grey)).save(tmp_path / f"sheet-{step:08d}.png")
+    steps = turn(convergence(tmp_path))
+    assert steps == [10, 20, 30, 40]
+    drawn = np.split(np.asarray(before_and_after(tmp_path, steps)), 6)
+    assert (drawn[0] == 128).all()
+    assert ((drawn[1] == MAGENTA).all(-1) | (drawn[1] == 128).all(-1)).all()
+    assert [int(rows.mean()) for rows in drawn[2:]] == list(greys.values())
+    with pytest.raises(Error, match="no before and after"):
+        turn([Follow(10, 40.0, 30.0), Follow(20, 39.0, 30.0)])
 
 
 def test_a_course_is_written_whole_and_read_again(tmp_path):
