@@ -193,7 +193,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--variant", choices=ways, help="phase2: how the garment is seen [as --control does]")
     p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
-    p.add_argument("--snr-gamma", type=float, default=math.inf, help="weigh the loss by Min-SNR-γ, such as 5 [∞: not]")
+    p.add_argument("--snr-gamma", type=float, default=math.inf, help="base, phase1, phase2: Min-SNR-γ; 5, 1 [∞: off]")
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
     p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")

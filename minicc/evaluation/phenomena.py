@@ -63,7 +63,8 @@ def turn(course: Sequence[Follow]) -> list[int]:
     """
     steps, begun = [row.step for row in course], onset(course)
     if begun is None or begun == steps[0]:
-        raise Error(f"there is no before and after: the hint is followed from step {begun} on, of {steps}")
+        found = "never followed" if begun is None else "followed from the first sheet on"
+        raise Error(f"there is no before and after in the sheets of steps {steps}: the hint is {found}")
     return [steps[0], steps[steps.index(begun) - 1], begun, steps[-1]]
 
 

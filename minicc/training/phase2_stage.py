@@ -28,7 +28,7 @@ from minicc.training.stages import Phase1Stage, dropped, grid, noised
 class Phase2Stage(Phase1Stage):
     """Phase 1's stage, and a garment that the copy sees.
 
-        L = E Σ w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w,   w = 1 outside the mask, `inside` within it
+        L = E Σ λ_t w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w      (λ_t and w: see `Phase1Stage.loss`)
 
     A tenth of the batches have no garment but their sentence, as in phase 1: so the copy forgets nothing, and guidance
     can move from there towards the garment. With a garment the sentence is empty, and all that is known of the clothes

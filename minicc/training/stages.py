@@ -84,9 +84,8 @@ class Phase1Stage(Stage):
             return F.mse_loss(output.float(), target.float())
         weight = 1 + (self.inside - 1) * latent_mask(mask, self.sd.vae.stride)  # (B, 1, h, w)
         error = F.mse_loss(output.float(), target.float(), reduction="none")
-        if not math.isinf(self.snr_gamma):
-            error = error * min_snr_weight(self.sd.schedule, t, self.snr_gamma).view(-1, 1, 1, 1)
-        return (weight * error).sum() / (weight.sum() * error.shape[1])
+        by_time = time_weight(t, self.sd.schedule, self.snr_gamma).view(-1, 1, 1, 1)
+        return (by_time * weight * error).sum() / (weight.sum() * error.shape[1])
 
     def sheet(self) -> Image.Image | None:
         """Four rows: characters; hints, the mask in magenta; what the copy draws of them from a hint and a caption
@@ -128,7 +127,12 @@ def noised(z: Tensor, schedule: Any, draws: Draws) -> tuple[Tensor, Tensor, Tens
 def weighted_loss(output: Tensor, target: Tensor, t: Tensor, schedule: NoiseSchedule, snr_gamma: float) -> Tensor:
     """The mean squared error, each picture's weighted by Min-SNR-γ; with γ = ∞ the simple loss."""
     error = (output.float() - target.float()).square().flatten(1).mean(1)  # (B,)
-    return error.mean() if math.isinf(snr_gamma) else (min_snr_weight(schedule, t, snr_gamma) * error).mean()
+    return (time_weight(t, schedule, snr_gamma) * error).mean()
+
+
+def time_weight(t: Tensor, schedule: NoiseSchedule, snr_gamma: float) -> Tensor:
+    """λ_t of each picture's loss, (B,): Min-SNR-γ's, or 1 with γ = ∞."""
+    return torch.ones_like(t, dtype=torch.float) if math.isinf(snr_gamma) else min_snr_weight(schedule, t, snr_gamma)
 
 
 def dropped(x: Tensor, empty: Tensor, probability: float, draws: Draws) -> Tensor:
