@@ -1,6 +1,6 @@
 """The measured figures that docs/scaling.md computes with: bytes a sample, samples a second, FLOPs a step.
 
-    python benchmarks/scaling.py [--dolls 200]
+    python benchmarks/scaling.py [--dolls 200] [--out docs/scaling.json]
 
 FLOPs are counted, not timed: PyTorch's counter goes through one full-size phase-1 step on the meta device. The rest is
 one small run: dolls drawn, their masks and pictures packed, latents of the full size written to shards and streamed.
@@ -8,6 +8,7 @@ one small run: dolls drawn, their masks and pictures packed, latents of the full
 
 import argparse
 import io
+import json
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minicc.data import dolls
+from minicc.data.masks import paint
 from minicc.models.configs import TextConfig
 from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import encode_text, text_encoder
 from minicc.models.unet import UNet
 from minicc.models.vae import VAE
+from minicc.training.draws import rng
 from minicc.training.shards import Shards, write_shards
 
 SIDE, LATENT, WORDS, WIDTH = 512, (4, 64, 64), 77, 768  # of Stable Diffusion 1.5
@@ -86,7 +89,7 @@ def sample_bytes(count: int) -> dict[str, float]:
     latents = 2 * int(np.prod(LATENT))
     return {
         "picture, WebP without loss": float(np.mean(pictures)), "mask, PNG": float(np.mean(masks)),
-        "latents, float16": latents, "token ids, int16": 2 * WORDS, "text embedding, float16": 2 * WORDS * WIDTH,
+        "latents, float16": latents, "token ids, uint16": 2 * WORDS, "text embedding, float16": 2 * WORDS * WIDTH,
     }  # fmt: skip
 
 
@@ -109,11 +112,26 @@ def stream(folder: Path, count: int = 2000) -> dict[str, float]:
     }
 
 
+def painting(count: int) -> float:
+    """How many samples of phase 1 one process makes a second of stored pictures: decoded, a mask painted over them."""
+    stored = []
+    for seed in range(count):
+        doll = dolls.draw(seed, size=SIDE)
+        file = io.BytesIO()
+        doll.image.convert("RGB").save(file, "WEBP", lossless=True)
+        stored.append((file, (doll.index > 0) & (doll.index < 6)))
+    start = time.perf_counter()
+    for seed, (file, worn) in enumerate(stored):
+        np.asarray(Image.open(file))
+        paint(worn, rng(seed, 0, 3))
+    return count / (time.perf_counter() - start)
+
+
 def some_latents(count: int) -> Iterator[dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     for _ in range(count):
         z = torch.randn(LATENT, generator=generator).half()
-        yield {"latents": z, "ids": torch.zeros(WORDS, dtype=torch.int16)}
+        yield {"latents": z, "ids": torch.zeros(WORDS, dtype=torch.uint16)}
 
 
 def throughput(seconds: float = 10) -> float:
@@ -134,15 +152,22 @@ def throughput(seconds: float = 10) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dolls", type=int, default=200, help="how many pictures the means are of")
+    parser.add_argument(
+        "--out", type=Path, default=Path("docs/scaling.json"), help="all figures, as they were measured"
+    )
     a = parser.parse_args()
-    for name, value in flops().items():
-        print(f"{name:<40}{value / 1e12:10.3f} TFLOP a picture")
-    for name, value in (states() | sample_bytes(a.dolls)).items():
-        print(f"{name:<40}{value:16,.0f} bytes")
     with tempfile.TemporaryDirectory() as folder:
-        for name, value in stream(Path(folder)).items():
-            print(f"{name:<40}{value:16,.0f}")
-    print(f"{'this machine, tiny U-Net forward':<40}{throughput() / 1e9:10.1f} GFLOP a second")
+        found = {
+            "FLOP a picture": flops(),
+            "bytes": states() | sample_bytes(a.dolls),
+            "shards": stream(Path(folder)),
+            "samples a second, one process": {"pictures decoded, masks painted": painting(a.dolls)},
+            "this machine, FLOP a second": {"tiny U-Net forward": throughput()},
+        }
+    for what, figures in found.items():
+        for name, value in figures.items():
+            print(f"{what:<30}{name:<40}{value:24,.0f}")
+    a.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

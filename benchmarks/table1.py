@@ -1,4 +1,4 @@
-"""Table 1 of the DDIM paper on the tiny model; resumable: six hours on one core, or with --bf16 three.
+"""Table 1 of the DDIM paper on the tiny model; resumable: six hours on one core, or with --bf16 four.
 
     python benchmarks/table1.py --out runs/table1
 

@@ -195,7 +195,10 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
     p.add_argument("--snr-gamma", type=float, default=math.inf, help="base, phase1, phase2: Min-SNR-γ; 5, 1 [∞: off]")
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
-    p.add_argument("--recompute", action="store_true", help="gradient checkpointing: less memory, a third more time")
+    p.add_argument(
+        "--recompute", action="store_true",
+        help="vae, base, phase1, phase2: gradient checkpointing, less memory for a third more time",
+    )  # fmt: skip
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
     p.set_defaults(run=run.run_train)
 

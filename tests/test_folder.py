@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from minicc.data.files import SUFFIXES
 from minicc.data.folder import PictureFolder, read_folder, resize, square
+from minicc.data.pictures import FORMATS
 from minicc.data.samples import clothes, image_of, index_of
 from minicc.errors import PictureError
 from minicc.outfit.compose import grow
@@ -330,6 +332,10 @@ def test_viton_hd_names_bad_pairs_and_unlisted_pictures(tmp_path: Path):
     assert "a folder" in report.dropped[". in 0_00.jpg"]
     assert "cannot be read" in report.dropped["test_pairs.txt:6"]
     assert "not in test_pairs.txt" in report.notes["image/1_00.jpg"]
+    put(root / "image" / "more" / "2_00.jpg", character())
+    assert "not in test_pairs.txt" in read_folder(root)[1].notes[str(Path("image/more/2_00.jpg"))]
+    (tmp_path / "test_pairs.txt").unlink()
+    assert "below image/" in read_folder(root)[1].notes[str(Path("image/more/2_00.jpg"))]
 
 
 # ── layers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -378,6 +384,18 @@ def test_a_character_with_a_bad_layer_is_named_and_the_others_stay(tmp_path: Pat
     assert set(report.dropped) == {"cut", "opaque", "small", "nothing"}
     assert "hides all layers below" in report.dropped["opaque"]
     assert "12×12" in report.dropped["small"]
+
+
+def test_layers_in_a_folder_below_the_characters_are_named_and_not_used(tmp_path: Path):
+    put(doll(tmp_path) / "mia" / "more" / "9_hat.png", layer(slice(0, 4), "#00ff00"))
+    samples, report = read_folder(tmp_path)
+    assert len(samples) == 1
+    assert "deeper" in report.notes[str(Path("mia/more/9_hat.png"))]
+
+
+def test_every_picture_that_can_be_opened_has_a_name_that_is_looked_for():
+    rare = {".icb", ".vda", ".vst"}  # TGA's other names, which mean other things today
+    assert {end for end, form in Image.registered_extensions().items() if form in FORMATS} - rare <= SUFFIXES
 
 
 def test_layers_without_numbers_are_used_with_a_word_about_their_order(tmp_path: Path):

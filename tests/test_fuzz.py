@@ -1,15 +1,18 @@
 """Whatever a user hands in: a result or the package's own clear error; no crash, no code run, no path outside.
 
-A short form in every run; `pytest -m slow tests/test_fuzz.py` gives each of the ten doors 1,500 inputs.
+A short form in every run; `pytest -m slow tests/test_fuzz.py` gives each of the eleven doors 1,500 inputs.
 """
 
 import io
 import json
 import pickle
+import shutil
+import signal
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNetConfig
 from minicc.models.vae import VAEConfig
 from minicc.outfit.compose import read_mask
+from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training import checkpoint, commands
 from minicc.training.cache import kept
 from minicc.training.shards import Shards, write_shards
@@ -45,7 +49,7 @@ def attack(door: Callable[[Any], object], strategy: st.SearchStrategy, examples:
     @settings(max_examples=examples, deadline=60_000, database=None, suppress_health_check=list(HealthCheck))
     @given(strategy)
     def one(value: Any) -> None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), no_longer_than(60):
             warnings.simplefilter("ignore")
             try:
                 door(value)
@@ -53,6 +57,25 @@ def attack(door: Callable[[Any], object], strategy: st.SearchStrategy, examples:
                 assert str(problem)
 
     one()
+
+
+@contextmanager
+def no_longer_than(seconds: int) -> Iterator[None]:
+    """A door that hangs is stopped, and fails. Where there are alarms: not on Windows."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"no answer in {seconds} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def mutated(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
@@ -243,9 +266,75 @@ def test_the_command_line(tmp_path, examples, capsys):
         assert not Path("../o.png").exists()
         capsys.readouterr()
 
-    commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=8)
+    commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=10)
     without_training = commands.filter(lambda a: "train" not in a and "demo" not in a and "dolls" not in a)
     attack(door, without_training, examples)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with all that a command needs to run to its end: small models, a picture, a mask."""
+    folder = tmp_path_factory.mktemp("models")
+    sd = small_stable_diffusion()
+    sd.save(folder / "sd.safetensors", layout="compvis")
+    small_controlnet(sd).save(folder / "control")
+    Image.new("RGB", (40, 32), "teal").save(folder / "c.png")
+    mask = Image.new("L", (40, 32))
+    mask.paste(255, (8, 8, 24, 24))
+    mask.save(folder / "m.png")
+    return folder
+
+
+@inputs
+def test_commands_that_could_run(tmp_path, examples, models, monkeypatch, capsys):
+    """A command that works, with some of its words changed: what it writes is what it was told to, or nothing."""
+    work = tmp_path / "work"
+    shutil.copytree(models, work)
+    monkeypatch.chdir(work)
+    model = "--sd sd.safetensors --control control --device cpu"
+    whole = [
+        f"phase1 {model} --character c.png --mask m.png --prompt dress --steps 1 --out o.png",
+        f"phase1 {model} --character c.png --mask m.png --prompt hat --steps 1 --variants 2 --sheet s.png --out o.png",
+        f"generate {model.replace('--control control ', '')} --prompt hat --steps 1 --out o.png",
+        f"export {model} --layout diffusers --out o",
+    ]
+    words = st.sampled_from(
+        ["-1", "0", "1", "2", "nan", "1e400", "", "é", "\0", "c.png", "m.png", "control", ".", "..", "nowhere", "o.png",
+         "../o.png", "new/o.png", "o.gif", "--feather", "--max-side", "--seed", "--eta", "--strength", "--guidance",
+         "--help", "compvis", "float16", "--dtype", "--vae", "/dev/null"]
+    )  # fmt: skip
+    edits = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["put", "drop", "change"]), words), max_size=2)
+    before, worked = set(tmp_path.rglob("*")), []
+
+    def door(case: tuple[str, list[tuple[int, str, str]]]) -> None:
+        arguments = case[0].split()
+        for place, kind, word in case[1]:
+            at = place % len(arguments)
+            arguments[at : at + (kind != "put")] = [] if kind == "drop" else [word]
+        try:
+            status = main(arguments)
+        except SystemExit as stopped:
+            status = stopped.code
+        assert status in (0, 2)
+        made = [path for path in tmp_path.rglob("*") if path not in before]
+        told = {(work / word).resolve() for word in arguments if "\0" not in word}
+        stems = {path.with_suffix("") for path in told}
+        for path in made:
+            named = any(
+                path == one or one in path.parents or path in one.parents or path.stem.rpartition("-")[0] == one.name
+                for one in told | stems
+            )
+            assert named, (arguments, path)
+            assert status == 0, (arguments, path)
+        worked.extend(made)
+        for path in made:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        for name in ("c.png", "m.png"):  # a command may be told to write over what it was given
+            shutil.copy(models / name, work / name)
+        capsys.readouterr()
+
+    attack(door, st.tuples(st.sampled_from(whole), edits), examples)
+    assert worked  # some of them did run
 
 
 @inputs

@@ -4,7 +4,6 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import diffusers
@@ -15,7 +14,6 @@ from PIL import Image
 
 import minicc
 from minicc.cli import main
-from minicc.data.dolls import CLOTHES, FACTS
 from minicc.data.dolls.scenes import background
 from minicc.data.folder import read_folder
 from minicc.data.masks import clothes_in
@@ -25,7 +23,7 @@ from minicc.evaluation.base import FIRST, evaluate_reader, pictures
 from minicc.evaluation.detector import classes_of, clothes_iou, parts_of
 from minicc.evaluation.fills import redressed
 from minicc.evaluation.reader import load_reader
-from minicc.evaluation.settled import Answers
+from minicc.evaluation.settled import Answers, each_right
 from minicc.evaluation.swaps import swaps
 from minicc.evaluation.vae import evaluate_vae, reconstructed
 from minicc.evaluation.wears import dressed, wears
@@ -104,14 +102,29 @@ def test_diffusers_opens_the_whole_model_and_draws_the_same_picture(sd):
 
 
 def test_the_base_draws_what_captions_say_better_than_chance_and_than_another_caption(sd):
-    """Twelve dolls of held-out combinations: most colours are the own caption's, few the next doll's."""
+    """Twelve dolls of held-out combinations: colours and most patterns are the own caption's, few the next doll's. Of
+    each thing only the dolls that wear it are asked.
+    """
     dolls = base.test_dolls(FIRST, 12)
-    drawn = base.generate(sd, [doll.caption for doll in dolls], steps=20, guidance=5.0, seed=0)
+    drawn = base.generate(sd, [doll.caption for doll in dolls], steps=20, guidance=2.5, seed=0)
     read = load_reader().read(drawn).numpy()
-    colours = [i for i, name in enumerate(FACTS) if name.endswith("_colour") and name in CLOTHES]
-    own, other = ((read == Answers(asked).facts)[:, colours].mean() for asked in (dolls, [*dolls[1:], dolls[0]]))
-    assert own > 0.8
-    assert own > other + 0.2
+    own, other = (
+        {
+            what: np.mean([share for name, share in shares.items() if name.endswith(what) and not np.isnan(share)])
+            for what in ("_colour", "_pattern")
+        }
+        for shares in (each_right(Answers(asked).right(read), asked) for asked in (dolls, [*dolls[1:], dolls[0]]))
+    )
+    assert own["_colour"] > 0.9 > 0.5 > other["_colour"]
+    assert own["_pattern"] > 0.5 > other["_pattern"]
+
+
+def test_a_doll_turned_to_noise_and_back_is_the_doll(sd):
+    """By DDIM, 50 steps, against what the VAE alone makes of it; the card's figure is of 16 dolls."""
+    dolls = base.test_dolls(FIRST, 2)
+    captions = [doll.caption for doll in dolls]
+    assert base.inversion_psnr(sd, pictures(dolls), captions, steps=50) > 36
+    assert base.inversion_psnr(sd, pictures(dolls), captions, steps=2) < 34  # too few to be the same way back
 
 
 @pytest.mark.parametrize(("size", "mode"), [((128, 128), "RGB"), ((141, 150), "RGBA")])
@@ -207,11 +220,16 @@ def test_in_diffusers_the_shipped_phase_1_gives_the_epsilon_that_it_gives_here(s
         torch.testing.assert_close(eps, out[0], atol=1e-4, rtol=1e-3)
 
 
-def test_the_base_loads_at_once(sd):
-    """Two seconds are the promise for a machine with nothing else to do: here CPU time is measured."""
-    start = time.process_time()
-    minicc.load("tiny", device="cpu")
-    assert time.process_time() - start < 2
+def test_the_base_loads_at_once():
+    """In a process that has loaded nothing before, once torch and transformers are imported, which takes longer than
+    all else. Two seconds are the promise for a machine with nothing else to do: here CPU time is measured.
+    """
+    script = (
+        "import time, minicc, torch; from transformers import CLIPTextModel, CLIPTokenizer; s = time.process_time(); "
+    )
+    script += "minicc.load('tiny'); print(time.process_time() - s)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2
 
 
 def test_the_reader_is_as_good_as_its_card_says():

@@ -5,8 +5,9 @@ from pathlib import Path
 
 # What is taken for a picture by its name; those that cannot be read are then named in the report, and why.
 SUFFIXES = {
-    ".png", ".jpg", ".jpeg", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".tga", ".ppm", ".jp2", ".psd", ".ico",
-    ".heic", ".heif", ".jxl", ".svg", ".eps", ".apng", ".jfif",
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".avifs", ".gif", ".bmp", ".dib", ".tif",
+    ".tiff", ".tga", ".qoi", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx",
+    ".psd", ".ico", ".heic", ".heif", ".jxl", ".svg", ".eps",
 }  # fmt: skip
 
 
@@ -23,6 +24,11 @@ def pictures_in(folder: Path) -> list[Path]:
 def pictures_below(folder: Path) -> list[Path]:
     """In the folder and all its sub-folders."""
     return sorted(filter(is_picture_name, folder.rglob("*")), key=natural)
+
+
+def nested(folder: Path) -> list[Path]:
+    """Pictures in the folder's sub-folders: what a layout without such does not use, and should name."""
+    return [path for path in pictures_below(folder) if path.parent != folder]
 
 
 def subfolders(folder: Path) -> list[Path]:

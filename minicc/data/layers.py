@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from minicc.data.files import pictures_in, subfolders
+from minicc.data.files import nested, pictures_in, subfolders
 from minicc.data.report import Report
 from minicc.data.samples import CLASSES, CLOTHES, Sample, caption_in, inside
 from minicc.errors import PictureError
@@ -27,6 +27,8 @@ def read_layers(root: Path, report: Report) -> Iterator[Sample]:
     """Every sub-folder a character; layers lie in the order of their names, the first lowest."""
     for folder in subfolders(root):
         files = pictures_in(folder)
+        for path in nested(folder):
+            report.note(str(path.relative_to(root)), "a folder deeper than a character's layers: not used")
         if not files:
             report.drop(folder.name, "no pictures in this sub-folder")
             continue

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from os.path import splitext
 from pathlib import Path
 
-from minicc.data.files import pictures_in
+from minicc.data.files import nested, pictures_below, pictures_in
 from minicc.data.report import Report
 from minicc.data.samples import Sample, caption_in, inside
 from minicc.errors import PictureError
@@ -54,6 +54,8 @@ def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
     lists = [folder / f"{root.name}_pairs.txt" for folder in (root.parent, root)]
     path = next((path for path in lists if path.is_file()), None)
     if path is None:
+        for deeper in nested(root / "image"):
+            report.note(str(deeper.relative_to(root)), "in a folder below image/, and no list names it: not used")
         yield from ((f"image/{image.name}", image.name, image.name) for image in pictures_in(root / "image"))
         return
     listed = set()
@@ -64,9 +66,9 @@ def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
             yield f"{path.name}:{i}", names[0], names[1]
         elif names:
             report.drop(f"{path.name}:{i}", f"{len(names)} words; expected two, a picture and a garment")
-    for image in pictures_in(root / "image"):
-        if image.name not in listed:
-            report.note(f"image/{image.name}", f"not in {path.name}: not used")
+    for image in pictures_below(root / "image"):
+        if str(image.relative_to(root / "image")) not in listed:
+            report.note(str(image.relative_to(root)), f"not in {path.name}: not used")
 
 
 def has_viton(root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -261,8 +262,15 @@ def machine(device: torch.device) -> str:
     """What the figures were measured on."""
     if device.type == "cuda":
         return f"torch {torch.__version__}, {torch.cuda.get_device_name(device)}"
-    kind = platform.processor() or platform.machine()
-    return f"torch {torch.__version__}, {device.type} ({kind}), {torch.get_num_threads()} threads"
+    return f"torch {torch.__version__}, {device.type} ({processor()}), {torch.get_num_threads()} threads"
+
+
+def processor() -> str:
+    """The CPU's name as Linux tells it; elsewhere what Python knows."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def random_stable_diffusion(size: str) -> StableDiffusion:

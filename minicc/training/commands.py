@@ -48,6 +48,8 @@ def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
     if a.dtype and a.stage not in ("phase1", "phase2"):
         raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
+    if a.recompute and a.stage in ("reader", "detector"):
+        raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
@@ -96,7 +98,8 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
         data, characters = vae_dolls(a, "train", a.dolls)
         held_out, shown = vae_dolls(a, "val", SHOWN)
     vae = load_vae(a.vae, dtype=torch.float32, look=True) if a.vae else new_vae(config.seed)
-    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on CPUs
+    vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, too
+    vae.recompute = a.recompute
     stage = VAEStage(vae, shown[:SHOWN], decoder_only=a.decoder_only)
     announce(stage, data, config)
     train(stage, data, config, held_out)
@@ -147,6 +150,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
     shown = texts(held_out["caption"])
+    sd.unet.recompute = a.recompute
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
     data = Latents(latents, tokenize(sd.tokenizer, captions))
     announce(stage, data, config)

@@ -77,7 +77,8 @@ class Dressed(Dataset):
 class Painted(Dataset):
     """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run.
 
-    Latents and contexts were computed once; where there are latents of mirror images too, half of the samples are.
+    Latents and contexts were computed once; where there are latents of mirror images too, as a folder's characters have
+    them, half of the samples are mirrored. Paper dolls have none: twice as many dolls cost as much to encode.
     """
 
     def __init__(self, pictures: Dataset, latents: Tensor, context: Tensor, seed: int):

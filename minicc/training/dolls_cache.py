@@ -86,12 +86,13 @@ def drawn(make: Callable[[Job], Row], jobs: list[Job], workers: int = 2, chunk: 
 
 
 def stacked(rows: list[Row]) -> dict[str, Tensor]:
-    """Rows → one tensor a column."""
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
-    return {
-        name: packed([str(v) for v in values]) if isinstance(values[0], str) else torch.from_numpy(np.stack(values))
-        for name, values in columns.items()
-    }
+    """Rows → one tensor a column. The rows are emptied on the way, or memory would hold everything twice."""
+    columns = {}
+    for name in list(rows[0]):
+        values = [row.pop(name) for row in rows]
+        text = isinstance(values[0], str)
+        columns[name] = packed([str(v) for v in values]) if text else torch.from_numpy(np.stack(values))
+    return columns
 
 
 def one(job: Job) -> Row:

@@ -37,13 +37,14 @@ class Arm:
     way: str = "joint"  # see models.garment_ways
     positions: bool = False
     supervise: float = 0.0
+    inside: float | None = None  # a masked cell's weight in the loss; None: as the stage has it
 
 
 ARMS = (
     Arm("joint"), Arm("plain", "plain"), Arm("canvas", "canvas"), Arm("decoder", "decoder"), Arm("words", "words"),
     Arm("joint-positions", positions=True), Arm("joint-taught", supervise=0.1),
     Arm("joint-positions-taught", positions=True, supervise=0.1),
-    Arm("decoder-positions-taught", "decoder", True, 0.1),
+    Arm("decoder-positions-taught", "decoder", True, 0.1), Arm("joint-even", inside=1.0),
 )  # fmt: skip
 COLUMNS = {
     "start": "change at step 0", "garment": "garment", "colour": "colour", "pattern": "pattern", "delta_e": "ΔE2000",
@@ -68,7 +69,7 @@ def compare(
             options = Namespace(cache=cache, size=None, seed=config.seed, supervise=arm.supervise)
             control = in_way(deepcopy(start), arm.way, arm.positions)
             before = change_at_start(sd, control, asked[: min(4, n)])
-            stage = Phase2Stage(sd, control, supervise=arm.supervise)
+            stage = Phase2Stage(sd, control, supervise=arm.supervise, inside=arm.inside)
             train(stage, phase2_dolls(options, sd, "train", dolls), replace(config, out=out))
             control.save(out / "controlnet")
             write_json(out / "figures.json", {"start": before, **measured(sd, control.eval(), asked, reader, sampling)})

@@ -4,6 +4,7 @@ A stage is an nn.Module whose forward is its loss. Everything random is a functi
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -72,7 +74,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
 
 def start_run(stage: Stage, config: TrainConfig) -> Run:
     """The stage on its device, with a fresh optimizer and average."""
-    accelerator = new_accelerator(config)
+    accelerator = new_accelerator(config, stage.uses_all)
     if config.channels_last:
         stage.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
@@ -82,10 +84,11 @@ def start_run(stage: Stage, config: TrainConfig) -> Run:
     return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config)
 
 
-def new_accelerator(config: TrainConfig) -> Accelerator:
+def new_accelerator(config: TrainConfig, uses_all: bool = True) -> Accelerator:
     """Accelerate keeps one state a process: it is put back, so that a notebook may train in fp32 and then in bf16."""
     AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu")
+    several = DistributedDataParallelKwargs(find_unused_parameters=not uses_all)
+    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu", kwargs_handlers=[several])
     here = accelerator.device
     if config.precision == "fp16" and here.type == "cpu":
         raise Error("precision fp16 is a GPU's, and on a CPU would change nothing: take bf16")
@@ -184,6 +187,13 @@ def resume(run: Run) -> int:
     if found is None:
         return 0
     step, tensors, notes = found
+    for name, value in order_of(run).items():
+        if (began := notes.get(name, value)) != value:
+            warnings.warn(
+                f"{run.config.out} began with {name} {began} and goes on with {value} from step {step}: "
+                "it will not end as either run would",
+                stacklevel=3,
+            )
     try:
         run.stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
         checkpoint.load_optimizer(run.optimizer, checkpoint.without_prefix("optimizer", tensors))
@@ -194,6 +204,12 @@ def resume(run: Run) -> int:
     if run.accelerator.scaler is not None and "scaler" in notes:
         run.accelerator.scaler.load_state_dict(notes["scaler"])
     return step
+
+
+def order_of(run: Run) -> dict[str, Any]:
+    """What decides which samples and noise a step sees: a run that goes on with the same ends as if never stopped."""
+    config = run.config
+    return {"seed": config.seed, "batch": config.batch * run.accelerator.num_processes, "accumulate": config.accumulate}
 
 
 def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
@@ -207,7 +223,7 @@ def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) ->
             curves.add_sheet(step, sheet)
         curves.draw()
     if step % config.save_every == 0 or last:
-        notes: dict[str, Any] = {"steps": config.steps}
+        notes: dict[str, Any] = {"steps": config.steps} | order_of(run)
         if held_out is not None:
             notes["valid"] = validation_loss(run, held_out)
             curves.add_valid(step, notes["valid"])

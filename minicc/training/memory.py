@@ -39,34 +39,42 @@ def estimate(
 ) -> Estimate:
     """Count what a step of the stage on this batch holds, without running it: on the meta device.
 
-    half: mixed precision, which keeps activations in two bytes. Working memory of single operations is not counted.
+    half: mixed precision, which keeps activations in two bytes, and a copy in two bytes of every float32 weight that
+    the backward pass reads. Working memory of single operations is not counted.
     """
     trained = sum(p.nbytes for p in stage.parameters() if p.requires_grad)
+    kept, copies = activations(stage, batch)
     return Estimate(
         weights=sum(p.nbytes for p in stage.parameters()),
         gradients=trained,
         optimizer=trained // 2 if eight_bit else 2 * trained,
         average=trained if ema else 0,
-        activations=activations(stage, batch) // (2 if half else 1),
+        activations=kept // 2 + copies if half else kept,
     )
 
 
-def activations(stage: nn.Module, batch: dict[str, Any]) -> int:
-    """Bytes that autograd keeps for the backward pass of one step, weights not counted."""
+def activations(stage: nn.Module, batch: dict[str, Any]) -> tuple[int, int]:
+    """Bytes that autograd keeps for the backward pass of one step, weights not counted; and bytes of half-precision
+    copies of those weights in float32 that it keeps, which autocast makes.
+    """
     ghost = ghost_of(stage)
-    weights = {p.untyped_storage()._cdata for p in ghost.parameters()}
+    pairs = zip(stage.parameters(), ghost.parameters(), strict=True)
+    weights = {ghostly.untyped_storage()._cdata: p.dtype == torch.float32 and p.ndim > 1 for p, ghostly in pairs}
     kept: dict[int, torch.UntypedStorage] = {}  # the storages, not their sizes: one that is freed lends its number
+    read: dict[int, int] = {}  # the same of weights: their bytes
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
             kept[storage._cdata] = storage
+        elif weights[storage._cdata]:
+            read[storage._cdata] = storage.nbytes()
         return tensor
 
     moved = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), FusedAttention():
         ghost(moved, Draws.at(0, 0))
-    return sum(storage.nbytes() for storage in kept.values())
+    return sum(storage.nbytes() for storage in kept.values()), sum(read.values()) // 2
 
 
 def ghost_of(stage: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ from minicc.training.stages import Phase1Stage, dropped, grid, noised
 class Phase2Stage(Phase1Stage):
     """Phase 1's stage, and a garment that the copy sees.
 
-        L = E Σ λ_t w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w      (λ_t and w: see `Phase1Stage.loss`)
+        L = E λ_t Σ w (ε − ε_θ(x_t, t, ∅, c_hint, garment))² / Σ w      (λ_t and w: see `Phase1Stage.loss`)
 
     A tenth of the batches have no garment but their sentence, as in phase 1: so the copy forgets nothing, and guidance
     can move from there towards the garment. With a garment the sentence is empty, and all that is known of the clothes
@@ -36,6 +36,7 @@ class Phase2Stage(Phase1Stage):
     """
 
     phase = 2
+    uses_all = False  # a batch without a garment leaves out the layers that only see garments
     without = 0.1  # the share of batches without a garment
     inside = 2.0
 
@@ -51,7 +52,7 @@ class Phase2Stage(Phase1Stage):
         """batch: as for phase 1, and garment (B, 3, H, W) in [-1, 1]; where (B, h, w, 2), if attention is taught."""
         z = batch["latents"].to(self.empty)
         bare = draws.once() < self.without
-        context = dropped(batch["context"].to(z), self.empty, self.drop if bare else 1.0, draws)
+        context = dropped(self.context(batch).to(z), self.empty, self.drop if bare else 1.0, draws)
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         garment = {} if bare else looked_at(self.sd, self.control, batch["garment"], hint)
@@ -75,12 +76,13 @@ class Phase2Stage(Phase1Stage):
 
 
 def attention_loss(control: ControlNet, recording: Recording, garment: KeysValues, where: Tensor) -> Tensor:
-    """−log of the share of attention that lies on the true garment cell, mean over the cells that show one; 0-d.
+    """−log of the share of attention that lies on the true garment cell, mean over the cells that show one, then over
+    the pictures, those that show none counting 0; 0-d.
 
     recording: the context of the characters' pass; where: see `attention_maps.true_cells`.
     """
     mass, known = mass_on_truth(control, recording, garment, where)  # (B, N)
-    return -(mass.clamp(min=1e-6).log() * known).sum() / known.sum().clamp(min=1)
+    return -((mass.clamp(min=1e-6).log() * known).sum(1) / known.sum(1).clamp(min=1)).mean()
 
 
 class Worn(Dataset):

@@ -21,7 +21,8 @@ from minicc.training.stage import Stage
 class ReaderStage(Stage):
     """The reader learns every fact at once: the sum of the facts' cross entropies.
 
-    Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness.
+    Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness. By
+    how much they are moved is drawn once a process, so two processes differ from one in that.
     """
 
     def __init__(self, reader: AttributeReader, vae: VAE | None = None):
@@ -72,7 +73,8 @@ class Labelled(Dataset):
         index, position = key
         image = self.dolls["image"][index]
         mirrored = rng(self.seed, position, 3).random() < 0.5
-        return {"image": in_range(image.flip(-1) if mirrored else image), "facts": self.dolls["facts"][index]}
+        image = in_range(image.flip(-1) if mirrored else image)
+        return {"image": image, "facts": self.dolls["facts"][index], "name": f"doll {index}"}
 
 
 def save_reader(reader: AttributeReader, folder: Path) -> Path:

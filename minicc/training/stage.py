@@ -12,6 +12,8 @@ from minicc.training.draws import Draws
 class Stage(nn.Module, ABC):
     """What a stage must say. Parameters that require a gradient are trained; `trained` is what checkpoints hold."""
 
+    uses_all = True  # whether every trained weight takes part in every batch; if not, several processes must look
+
     @property
     @abstractmethod
     def trained(self) -> nn.Module:

@@ -67,25 +67,33 @@ class Phase1Stage(Stage):
         return self
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
-        """batch: latents (B, 4, h, w), scaled; context (B, 77, D); image (B, 3, H, W) in [-1, 1]; mask (B, 1, H, W)."""
+        """batch: latents (B, 4, h, w), scaled; context (B, 77, D), or in its place ids (B, 77), as shards keep them;
+        image (B, 3, H, W) in [-1, 1]; mask (B, 1, H, W).
+        """
         z = batch["latents"].to(self.empty.dtype)
-        context = dropped(batch["context"].to(z), self.empty, self.drop, draws)
+        context = dropped(self.context(batch).to(z), self.empty, self.drop, draws)
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         control = self.control(x_t, t, context, hint)
         return self.loss(self.unet(x_t, t, context, control), target, batch["mask"], t)
 
-    def loss(self, output: Tensor, target: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-        """Σ λ_t w (ε − ε_θ)² / Σ w; 0-d.
+    @torch.no_grad()
+    def context(self, batch: dict[str, Any]) -> Tensor:
+        """The sentences' contexts, (B, 77, D): from the cache, or computed."""
+        return batch["context"] if "context" in batch else encode_text(self.sd.text_encoder, batch["ids"].long())
 
-        w: 1 outside the mask, which sampling puts back anyway, and `inside` within; λ_t: Min-SNR-γ's weight of t.
+    def loss(self, output: Tensor, target: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+        """λ_t Σ w (ε − ε_θ)² / Σ w of each picture, their mean; 0-d.
+
+        w: 1 outside the mask, which sampling puts back anyway, and `inside` within; λ_t: Min-SNR-γ's weight of t. Each
+        picture counts alike, so that a batch's loss is the mean of its parts': two processes have one's loss.
         """
         if self.inside == 1 and math.isinf(self.snr_gamma):
             return F.mse_loss(output.float(), target.float())
         weight = 1 + (self.inside - 1) * latent_mask(mask, self.sd.vae.stride)  # (B, 1, h, w)
-        error = F.mse_loss(output.float(), target.float(), reduction="none")
-        by_time = time_weight(t, self.sd.schedule, self.snr_gamma).view(-1, 1, 1, 1)
-        return (by_time * weight * error).sum() / (weight.sum() * error.shape[1])
+        error = F.mse_loss(output.float(), target.float(), reduction="none").mean(1, keepdim=True)
+        each = (weight * error).sum((1, 2, 3)) / weight.sum((1, 2, 3))  # (B,)
+        return (time_weight(t, self.sd.schedule, self.snr_gamma) * each).mean()
 
     def sheet(self) -> Image.Image | None:
         """Four rows: characters; hints, the mask in magenta; what the copy draws of them from a hint and a caption

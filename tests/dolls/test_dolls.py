@@ -93,11 +93,16 @@ def test_the_index_is_none_where_nothing_was_painted():
 
 
 def test_hair_and_skin_lie_over_clothes():
-    long = drawn(1, hair="long", pose="clasped", outfit=dolls.Outfit(onepiece=dolls.Garment("robe", "red")))
-    bald = drawn(1, hair="short", pose="down", outfit=dolls.Outfit(onepiece=dolls.Garment("robe", "red")))
+    robe = dolls.Outfit(onepiece=dolls.Garment("robe", "red"))
+    short, long, clasped = (
+        drawn(1, hair=hair, pose=pose, outfit=robe).index
+        for hair, pose in (("short", "down"), ("long", "down"), ("short", "clasped"))
+    )
     chest = slice(50, 66), slice(36, 60)
-    assert (long.index[chest] == 6).any() or (long.index[chest] == 7).any()
-    assert (bald.index[chest] == 3).all()
+    assert (short[chest] == 3).all()
+    assert (clasped[chest] == 7).any()  # hands
+    assert ((long == 6) & (short == 3)).sum() > 20  # hair in front of the robe
+    assert ((long == 6) & (short == 0)).sum() > 20  # and hair behind it, to be seen beside it
 
 
 def test_the_correspondence_leads_to_the_same_cloth():
@@ -112,6 +117,26 @@ def test_the_correspondence_leads_to_the_same_cloth():
         shuffled = np.abs(worn[known] - np.random.default_rng(0).permutation(flat[y, x])).mean()
         assert known.sum() > 0.75 * (doll.index == NUMBER[slot]).sum(), seed
         assert matched < min(25, max(0.6 * shuffled, 12)), (seed, matched, shuffled)
+
+
+def test_most_of_what_is_worn_is_found_in_the_picture_of_every_kind_of_garment():
+    """Of trousers, shoes and hats too. 64 dolls of 96 pixels."""
+    found: dict[str, list[float]] = {}
+    for seed in range(64):
+        doll = drawn(seed)
+        for slot in doll.slots:
+            worn = doll.index == NUMBER[slot]
+            if slot in ("hat", "accessory") and {"hat", "accessory"} <= set(doll.slots):
+                continue  # they share a number
+            where = doll.correspondence(slot)
+            known = ~np.isnan(where[..., 0])
+            assert known[~worn].sum() < 0.03 * worn.sum(), (seed, slot)  # edges, which two things share
+            assert where[known].min() >= 0, (seed, slot)
+            assert where[known].max() < 96, (seed, slot)
+            found.setdefault(slot, []).append(known[worn].mean())
+    assert set(found) == set(dolls.SLOTS)
+    shares = {slot: float(np.mean(shares)) for slot, shares in found.items()}
+    assert min(shares.values()) > 0.85, shares
 
 
 def test_the_correspondence_of_a_logo_is_exact_to_a_pixel():
@@ -141,10 +166,11 @@ def main_garments(doll: dolls.Doll) -> list[tuple[str, str, str]]:
 
 
 def test_splits_share_no_doll():
-    facts = [{str(dolls.draw(s, split=split)) for s in range(300)} for split in dolls.SPLITS]
-    assert not (facts[0] & facts[1])
-    assert not (facts[0] & facts[2])
-    assert not (facts[1] & facts[2])
+    """By their pictures, which no random words of a caption make different; the judge's own split as well."""
+    kinds = [*dolls.SPLITS]
+    assert {"train", "val", "test", "judge"} <= set(kinds)
+    shown = [{dolls.draw(s, split=split, size=64).image.tobytes() for s in range(100)} for split in kinds]
+    assert len(set.union(*shown)) == sum(map(len, shown)) == 100 * len(kinds)
 
 
 def test_captions_name_every_garment_and_its_colour_in_many_wordings():

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from minicc.data import dolls
+from minicc.evaluation.base import pictures
+from minicc.evaluation.detector import parts_of
 from minicc.models.controlnet import ControlNet
-from minicc.outfit import phase1
+from minicc.models.garment_ways import in_way
+from minicc.outfit import phase1, phase2
+from minicc.outfit.clothing import looking
 from minicc.pipeline import StableDiffusion, load
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training import checkpoint
+from minicc.training.detector_stage import fit
 from minicc.training.loop import train
 from tests.outfit.test_compose import picture, square
 from tests.training.runs import assert_same_run, losses
@@ -57,6 +63,27 @@ def test_a_seed_gives_the_same_redressed_character_on_both(both):
     ]
     assert np.abs(made[0] - made[1]).max() <= 2
     assert np.array_equal(made[1][~mask], np.asarray(character)[~mask])
+
+
+@pytest.mark.parametrize("way", ["joint", "decoder"])
+def test_a_garment_is_worn_alike_on_both(both, way):
+    character, mask = picture((70, 50), "RGB"), square((70, 50), (20, 10, 40, 40))
+    garment, made = dolls.draw(0).flat("top" if "top" in dolls.draw(0).slots else "onepiece"), []
+    for sd in both:
+        control = in_way(small_controlnet(sd), way)
+        made.append(phase2.generate(sd, control, character, garment, mask=mask, steps=4).image)
+    here, there = (np.asarray(image).astype(int) for image in made)
+    assert np.abs(here - there).max() <= 2
+    assert np.array_equal(there[~mask], np.asarray(character)[~mask])
+
+
+def test_clothes_are_found_alike_on_both(both):
+    """Heads that learned on the CPU read the GPU's features."""
+    two = [dolls.draw(i) for i in range(2)]
+    detector = fit(looking(both[0]), pictures(two), parts_of(two), seed=0, steps=100)
+    here, there = (detector.find(sd, two[0].image) for sd in both)
+    assert np.abs(here.probabilities - there.probabilities).max() < 0.02
+    assert (here.index == there.index).mean() > 0.99
 
 
 def test_every_entry_point_takes_device_and_dtype(both, gpu, tmp_path):

@@ -15,8 +15,9 @@ from minicc.data.tensors import to_tensor
 from minicc.errors import Error, PictureError
 from minicc.evaluation import detector as evaluation
 from minicc.evaluation.base import pictures
+from minicc.evaluation.bench import random_stable_diffusion
 from minicc.evaluation.detector import class_ious, clothes_iou, colour_curve, iou, parts_of
-from minicc.outfit.clothing import Clothes, ClothingDetector, features
+from minicc.outfit.clothing import Clothes, ClothingDetector, features, looking
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
 from minicc.outfit.garment import garment_picture
@@ -52,6 +53,21 @@ def test_features_have_a_map_as_fine_as_the_picture_and_do_not_depend_on_the_bat
     assert len(both) == len(sd.vae.config.block_out_channels) + 1 + len(sd.unet.up_blocks)
     for a, b in zip(both, second, strict=True):
         torch.testing.assert_close(a[1:], b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_heads_read_models_of_stable_diffusion_1_5s_size():
+    """Random weights: the same functions, unchanged; two dolls are learned and found again."""
+    full, two = random_stable_diffusion("full"), [dolls.draw(i, size=128) for i in range(2)]
+    assert not full.knows_one_size
+    detector = fit(looking(full), pictures(two), parts_of(two), seed=0, steps=200)
+    assert detector.channels[0] == 128  # the VAE encoder's first level
+    assert detector.channels[-1] == 320  # the U-Net decoder's last
+    for doll in two:
+        found = detector.find(full, doll.image.resize((256, 192)))
+        assert found.index.shape == (192, 256)
+    again = detector.probabilities(looking(full), pictures(two)).argmax(1)
+    assert clothes_iou(again, parts_of(two)) > 0.6
 
 
 def counted(module: torch.nn.Module, calls: list[str], name: str):

@@ -51,6 +51,18 @@ def test_the_estimate_of_phase_1_is_never_too_little_and_at_most_a_twentieth_too
     assert 1 <= estimate(stage, batch).activations / kept_in_a_real_step(stage, batch) < 1.05
 
 
+def test_mixed_precision_keeps_half_of_the_activations_and_copies_of_the_weights():
+    """Against a real step under autocast on this CPU, which keeps some operations' numbers in four bytes."""
+    sd = small_stable_diffusion()
+    stage, batch = Phase1Stage(sd, ControlNet.from_unet(sd.unet)), phase1_batch(2, 128)
+    whole, half = estimate(stage, batch), estimate(stage, batch, half=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        real = kept_in_a_real_step(stage, batch)
+    assert 0.95 < half.activations / real < 1.05
+    assert whole.activations / 2 < half.activations < whole.activations
+    assert (half.weights, half.optimizer) == (whole.weights, whole.optimizer)
+
+
 def test_recomputing_activations_needs_less_memory_by_the_estimate_too():
     sd = small_stable_diffusion()
     stage, batch = Phase1Stage(sd, ControlNet.from_unet(sd.unet)), phase1_batch(2, 64)
@@ -68,7 +80,7 @@ def test_the_estimate_says_what_it_consists_of():
 def test_attention_is_counted_as_its_kernels_keep_it_without_the_matrix():
     """2 heads, N = 64: kept are q, k, v and the output, each (2, N, 8), and a row's log-sum, (2, N); not 2 N²."""
     attention, batch = Attention(16, 2), {"x": torch.zeros(1, 64, 16)}
-    found = activations(OneCall(attention), batch)
+    found, _ = activations(OneCall(attention), batch)
     linear = 2 * 64 * 16  # what the layers before and behind it take
     assert found == 4 * (linear + 4 * 2 * 64 * 8 + 2 * 64)
 

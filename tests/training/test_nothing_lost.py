@@ -142,6 +142,18 @@ def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, mo
     assert torch.equal(tensors["x"], torch.ones(3))
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Written, synchronised, renamed, and then the folder's entry synchronised: in no other order."""
+    done = []
+    real = checkpoint.save_file, checkpoint.sync, os.replace
+    monkeypatch.setattr(checkpoint, "save_file", lambda *a, **k: (real[0](*a, **k), done.append("write"))[0])
+    monkeypatch.setattr(checkpoint, "sync", lambda path: (real[1](path), done.append(f"sync {path.suffix}"))[0])
+    monkeypatch.setattr(os, "replace", lambda *a: (real[2](*a), done.append("rename"))[0])
+    monkeypatch.setattr(os, "fsync", lambda _: done.append("fsync"))
+    checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
+    assert done == ["write", "fsync", "sync .tmp", "rename", "fsync", "sync "]
+
+
 @contextmanager
 def without_the_power_to_write(folder: Path) -> Iterator[None]:
     """A read-only folder, and where the tests run as root, which writes anywhere, another user for as long."""

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 from minicc.errors import Error
+from minicc.models.tokenizer import tokenize
+from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.loop import train
 from minicc.training.shards import Shards, write_shards
-from tests.training.runs import assert_same_run
+from minicc.training.stages import Phase1Stage
+from tests.training.runs import assert_same_run, losses
 from tests.training.toy import Rows, ToyStage, toy_config
 
 N, SIZE = 37, 5  # rows, and how many a shard has: eight shards, the last of two
@@ -74,6 +77,26 @@ def test_a_streamed_run_in_two_parts_ends_as_a_run_in_one(folder, tmp_path):
         train(ToyStage(), Shards(folder, prepare=stop_at(4 * 17)), config)
     train(ToyStage(), Shards(folder), config)
     assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_phase_1_learns_from_shards_of_token_ids_as_from_contexts(tmp_path):
+    """What a run of millions reads: latents, ids, pictures; the text encoder runs in the step."""
+    sd, generator = small_stable_diffusion(), torch.Generator().manual_seed(0)
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 8:24, 8:24] = 1
+    rows = [
+        {"latents": torch.randn(4, 4, 4, generator=generator).half(), "ids": ids.to(torch.uint16), "mask": mask,
+         "image": torch.rand(3, 32, 32, generator=generator)}
+        for ids in tokenize(sd.tokenizer, ["a red dress", "blue jeans", "a hat", "shoes"])
+    ]  # fmt: skip
+    contexts = sd.encode_text(["a red dress", "blue jeans", "a hat", "shoes"])
+    told = [row | {"context": context} for row, context in zip(rows, contexts, strict=True)]
+    for name, samples in (("ids", rows), ("contexts", told)):
+        shards = Shards(write_shards(samples, tmp_path / f"{name}-shards", size=2))
+        stage = Phase1Stage(sd, small_controlnet(sd), drop=0.3)
+        train(stage, shards, toy_config(tmp_path / name, steps=3, batch=2, lr=1e-4))
+    assert losses(tmp_path / "ids") == pytest.approx(losses(tmp_path / "contexts"), rel=1e-5)
+    assert len(set(losses(tmp_path / "ids"))) == 3
 
 
 def stop_at(position: int):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from argparse import Namespace
 from dataclasses import replace
 from itertools import product
@@ -17,7 +18,9 @@ from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES
 from minicc.errors import Error
 from minicc.evaluation.reader import load_reader
+from minicc.models import blocks
 from minicc.models.controlnet import ControlNet
+from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
 from minicc.training.cache import digest_of, kept
@@ -25,10 +28,11 @@ from minicc.training.data import Dressed, Painted, Pictures
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
-from minicc.training.stages import Phase1Stage, VAEStage, dropped
+from minicc.training.stages import BaseStage, Phase1Stage, VAEStage, dropped
 from minicc.training.tiny import VAE_CONFIG
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
+from tests.training.runs import assert_same_run, losses
 
 N = 12
 
@@ -93,6 +97,30 @@ def test_a_vae_and_a_base_can_be_trained_further(runs, tmp_path):
     assert all(torch.equal(before[k], after[k]) for k in before)
     before, after = (minicc.load(p, device="cpu").unet.state_dict() for p in (base, tmp_path / "base" / "sd"))
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("stage", ["vae", "base", "phase1"])
+def test_every_stage_in_two_parts_ends_as_in_one(runs, tmp_path, stage):
+    """Bit for bit, from the command line; two steps of `runs` again, the second in a run of its own."""
+    options = [
+        "--dolls",
+        str(N),
+        "--cache",
+        str(runs / "cache"),
+        "--batch",
+        "2",
+        "--device",
+        "cpu",
+        "--save-every",
+        "1",
+    ]
+    options += {"vae": [], "base": ["--vae", str(runs / "vae" / "vae")], "phase1": ["--sd", str(runs / "base" / "sd")]}[
+        stage
+    ]
+    for name, parts in (("whole", "2"), ("parts", "12")):
+        for steps in parts:
+            assert main(["train", stage, *options, "--steps", steps, "--out", str(tmp_path / name)]) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_a_base_goes_on_with_another_vae(runs, tmp_path):
@@ -409,6 +437,55 @@ def test_half_of_the_sentences_are_dropped_unless_told_otherwise_and_all_or_none
         for drop, alike in ((1.0, True), (0.0, False)):
             stage = Phase1Stage(sd, control, drop)
             assert torch.equal(stage(one, Draws.at(0, 0)), stage(other, Draws.at(0, 0))) is alike
+
+
+def test_a_tenth_of_the_bases_captions_are_dropped_unless_told_otherwise():
+    sd = small_stable_diffusion()
+    assert BaseStage(sd).drop == 0.1
+    batch = {"latents": torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))}
+    one, other = (batch | {"ids": tokenize(sd.tokenizer, [text] * 2)} for text in ("a red dress", "blue jeans"))
+    with torch.no_grad():
+        for drop, alike in ((1.0, True), (0.0, False)):
+            stage = BaseStage(sd, drop)
+            assert torch.equal(stage(one, Draws.at(0, 0)), stage(other, Draws.at(0, 0))) is alike
+
+
+@pytest.mark.parametrize("stage", ["vae", "base"])
+def test_recomputing_activations_changes_no_loss_and_is_refused_where_it_would_do_nothing(
+    runs, tmp_path, stage, monkeypatch, capsys
+):
+    called = []
+    real = blocks.checkpoint
+    monkeypatch.setattr(blocks, "checkpoint", lambda *a, **k: (called.append(1), real(*a, **k))[1])
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "2", "--batch", "2", "--device", "cpu"]
+    options += ["--vae", str(runs / "vae" / "vae")]
+    for name, more in (("kept", []), ("again", ["--recompute"])):
+        assert called == []
+        assert main(["train", stage, *options, *more, "--out", str(tmp_path / name)]) == 0
+    assert called
+    assert losses(tmp_path / "again") == pytest.approx(losses(tmp_path / "kept"), rel=1e-5)
+    assert main(["train", "reader", "--recompute", "--out", str(tmp_path / "no")]) == 2
+    assert "--recompute is for vae, base, phase1, phase2" in capsys.readouterr().err
+
+
+def test_a_batchs_loss_is_the_mean_of_its_pictures_losses_whatever_is_masked():
+    """So two processes, or two accumulated halves, have the loss of the whole."""
+    sd, generator = small_stable_diffusion(), torch.Generator().manual_seed(0)
+    stage = Phase1Stage(sd, ControlNet.from_unet(sd.unet), inside=4, snr_gamma=1)
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[0, :, :16], mask[1, :, :4, :4] = 1, 1
+    side = 32 // sd.vae.stride
+    output, target = (torch.randn(2, 4, side, side, generator=generator) for _ in range(2))
+    t = torch.tensor([100, 900])
+    parts = [stage.loss(output[i : i + 1], target[i : i + 1], mask[i : i + 1], t[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(stage.loss(output, target, mask, t), sum(parts) / 2)
+
+
+def test_what_a_run_will_need_and_what_is_free_is_said_first(runs, tmp_path, capsys):
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
+    assert main(["train", "reader", *options, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.search(r"^needs about \d+\.\d GB \(weights 0\.01, .*\); \d+\.\d GB are free$", "\n".join(said), re.M)
 
 
 def test_options_are_all_there_for_every_stage():
