@@ -22,14 +22,15 @@ class Estimate:
     optimizer: int  # AdamW: two numbers a trained weight; a quarter of it in 8 bit
     average: int
     activations: int  # kept for the backward pass
+    copies: int = 0  # in half precision, of weights in float32 that the backward pass reads
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.average + self.activations
+        return self.weights + self.gradients + self.optimizer + self.average + self.activations + self.copies
 
     def __str__(self) -> str:
         parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
-        parts |= {"average": self.average, "activations": self.activations}
+        parts |= {"average": self.average, "activations": self.activations, "copies in half precision": self.copies}
         listed = ", ".join(f"{name} {size / 2**30:.2f}" for name, size in parts.items() if size)
         return f"needs about {self.total / 2**30:.1f} GB ({listed})"
 
@@ -39,8 +40,8 @@ def estimate(
 ) -> Estimate:
     """Count what a step of the stage on this batch holds, without running it: on the meta device.
 
-    half: mixed precision, which keeps activations in two bytes, and a copy in two bytes of every float32 weight that
-    the backward pass reads. Working memory of single operations is not counted.
+    half: mixed precision, which keeps activations in two bytes, and copies of weights. Working memory of single
+    operations is not counted.
     """
     trained = sum(p.nbytes for p in stage.parameters() if p.requires_grad)
     kept, copies = activations(stage, batch)
@@ -49,7 +50,8 @@ def estimate(
         gradients=trained,
         optimizer=trained // 2 if eight_bit else 2 * trained,
         average=trained if ema else 0,
-        activations=kept // 2 + copies if half else kept,
+        activations=kept // 2 if half else kept,
+        copies=copies if half else 0,
     )
 
 

@@ -215,7 +215,10 @@ def test_the_processes_share_out_the_batch_and_the_noise_of_one():
     assert torch.equal(torch.cat(two_), one)
 
 
-LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]  # torchrun
+# For several GPUs; told device="cpu", the loop runs on as many CPU processes. Port 0: any that is free.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
 def run_python(*words: str | Path) -> None:
@@ -228,8 +231,8 @@ def run_python(*words: str | Path) -> None:
 
 
 def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path):
-    """gloo on the CPU, started by torchrun (`accelerate launch --multi_cpu` does the same)."""
-    run_python(*LAUNCH, "-m", "tests.training.toy", tmp_path / "two", "batch=4")
+    """gloo on the CPU, started by `accelerate launch`, and resumed by torchrun."""
+    run_python(*ACCELERATE, "-m", "tests.training.toy", tmp_path / "two", "batch=4")
     train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
     run_python(*LAUNCH, "-m", "tests.training.toy", tmp_path / "two", "batch=4", "steps=60")
@@ -245,7 +248,7 @@ BARE = next(seed for seed in range(1000) if Draws.at(seed, 1).once() < Phase2Sta
     "stage", ["phase1 --inside 4 --snr-gamma 1", f"phase2 --variant decoder --seed {BARE}"], ids=["phase1", "phase2"]
 )
 def test_two_processes_train_from_the_command_line_with_a_cold_cache_as_one_does(tmp_path, stage):
-    """What `accelerate launch --multi_cpu --num_processes 2 -m minicc.cli train …` starts, in torchrun's words."""
+    """torchrun -m minicc.cli train …: what `accelerate launch` starts as well."""
     sd = small_stable_diffusion()
     sd.save(tmp_path / "sd.safetensors", layout="compvis")
     start = small_controlnet(sd).save(tmp_path / "start")
