@@ -27,16 +27,20 @@ WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # CLIP's p
 def train_tokenizer(captions: Sequence[str], folder: Path, size: int = 1000) -> Path:
     """Byte-pair encoding in CLIP's manner, learned from captions: vocab.json and merges.txt, at most `size` tokens.
 
-    The captions' words lie beside them, so that prompts can be checked for words the model will not have met.
+    The same captions give the same files: the trainer numbers the letters at words' ends as it happens to meet them, in
+    another order each time, and breaks ties by number; so they are handed to it in order, as special tokens. The
+    captions' words lie beside them, so that prompts can be checked for words the model will not have met.
     """
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     split = pre_tokenizers.Split(pattern=Regex(WORDS), behavior="removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
+    pieces = (p for c in captions for p, _ in split_up(tokenizer, c))
+    ends = sorted({piece[-1] + "</w>" for piece in pieces})
     trainer = trainers.BpeTrainer(
         vocab_size=size,
-        special_tokens=[START, END],
+        special_tokens=[START, END, *ends],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         end_of_word_suffix="</w>",
         show_progress=False,
@@ -47,6 +51,13 @@ def train_tokenizer(captions: Sequence[str], folder: Path, size: int = 1000) -> 
     special_tokens_last(folder / "vocab.json")
     save_words(captions, folder)
     return folder
+
+
+def split_up(tokenizer: Tokenizer, caption: str) -> list[tuple[str, tuple[int, int]]]:
+    """A caption's words, in the letters that stand for bytes, and where they were."""
+    assert tokenizer.pre_tokenizer is not None
+    assert tokenizer.normalizer is not None
+    return tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(caption))
 
 
 def special_tokens_last(path: Path) -> None:
