@@ -131,12 +131,18 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put a state from optimizer_tensors back. Raises ValueError or IndexError if it is of other parameters."""
+    """Put a state from optimizer_tensors back. Raises ValueError or IndexError if it is of other parameters.
+
+    Each tensor is laid out in memory as its parameter, channels-last or not: AdamW's fused kernel goes through both as
+    they lie.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         if name in ("exp_avg", "momentum", "mean") and value.shape != parameters[int(index)].shape:
             raise ValueError(f"the optimizer's state {index} is {value.shape}, not {parameters[int(index)].shape}")
-        state.setdefault(int(index), {})[name] = value
+        p = parameters[int(index)]
+        laid_out = torch.empty_like(p, dtype=value.dtype).copy_(value) if value.shape == p.shape else value
+        state.setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -122,6 +122,31 @@ def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     assert checkpoint.latest(tmp_path)[0] == 10
 
 
+class Convolves(ToyStage):
+    """With a kernel whose place in memory channels-last changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.net = torch.nn.Conv2d(2, 3, 3, padding=1)
+        with torch.no_grad():
+            self.net.weight.copy_(torch.randn(self.net.weight.shape, generator=generator))
+            self.net.bias.zero_()
+
+    def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+        x = batch["x"].view(-1, 2, 2, 2)
+        return (self.net(x + draws.randn_like(x))[:, :2] - x).square().mean()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_channels_last_run_in_two_parts_ends_as_in_one(tmp_path, optimizer):
+    options = {"channels_last": True, "decay": "constant", "optimizer": optimizer}
+    train(Convolves(), Rows(), toy_config(tmp_path / "one", **options))
+    for steps in (20, 40):
+        train(Convolves(), Rows(), toy_config(tmp_path / "two", steps=steps, **options))
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
 def test_a_run_of_another_optimizer_is_not_resumed(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
     with pytest.raises(Error, match="checkpoints of another run"):
