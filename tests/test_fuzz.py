@@ -246,10 +246,12 @@ def test_configs(examples):
 
 
 @inputs
-def test_the_command_line(tmp_path, examples, capsys):
+def test_the_command_line(tmp_path, examples, monkeypatch, capsys):
     """Any arguments: a status, 2 by argparse, or 0 for --help; never a traceback, and nothing written outside."""
-    outside = tmp_path / "outside"
+    outside, work = tmp_path / "outside", tmp_path / "work"
     outside.mkdir()
+    work.mkdir()
+    monkeypatch.chdir(work)
     words = st.sampled_from(
         ["phase1", "phase2", "--garment", "export", "train", "vae", "--sd", "--control", "--character", "--mask",
          "--prompt", "--steps", "-1", "0", "x.png", "nowhere.safetensors", "--seed", "--dtype", "float32",
@@ -263,7 +265,7 @@ def test_the_command_line(tmp_path, examples, capsys):
         except SystemExit as stopped:
             assert stopped.code in (0, 2)
         assert list(outside.iterdir()) == []
-        assert not Path("../o.png").exists()
+        assert {path.name for path in tmp_path.iterdir()} == {"outside", "work"}
         capsys.readouterr()
 
     commands = st.lists(st.one_of(words, st.text(max_size=5)), max_size=10)
