@@ -1,6 +1,6 @@
 """The measured figures that docs/scaling.md computes with: bytes a sample, samples a second, FLOPs a step.
 
-    python benchmarks/scaling.py [--dolls 200] [--out docs/scaling.json]
+    python benchmarks/scaling.py [--dolls 60] [--out docs/scaling.json]
 
 FLOPs are counted, not timed: PyTorch's counter goes through one full-size phase-1 step on the meta device. The rest is
 one small run: dolls drawn, their masks and pictures packed, latents of the full size written to shards and streamed.
@@ -151,7 +151,7 @@ def throughput(seconds: float = 10) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dolls", type=int, default=200, help="how many pictures the means are of")
+    parser.add_argument("--dolls", type=int, default=60, help="how many pictures the means are of")
     parser.add_argument(
         "--out", type=Path, default=Path("docs/scaling.json"), help="all figures, as they were measured"
     )

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 import minicc
 from minicc.cli import main
+from minicc.data import dolls
 from minicc.data.folder import read_folder
+from minicc.data.masks import clothes_in
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
 from minicc.small import UNET as SMALL_UNET
@@ -84,6 +86,10 @@ def test_the_demo_redresses_a_doll_by_a_sentence_and_by_a_garment_with_nothing_f
         assert np.array_equal(before[mask == 0], after[mask == 0])
         assert (before[mask > 0] != after[mask > 0]).any()
     assert re.search(r"its colours: ΔE2000 \d+\.\d from the garment's", said)
+    doll, other = (dolls.draw(seed, split="test") for seed in range(2))
+    mask = np.asarray(Image.open(tmp_path / "demo" / "phase1-mask.png")) > 0
+    new = doll.wearing(other.outfit)  # what the sentence asks for has room
+    assert mask[clothes_in(doll.index) | clothes_in(new.index)].mean() > 0.95
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])

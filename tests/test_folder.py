@@ -333,9 +333,9 @@ def test_viton_hd_names_bad_pairs_and_unlisted_pictures(tmp_path: Path):
     assert "cannot be read" in report.dropped["test_pairs.txt:6"]
     assert "not in test_pairs.txt" in report.notes["image/1_00.jpg"]
     put(root / "image" / "more" / "2_00.jpg", character())
-    assert "not in test_pairs.txt" in read_folder(root)[1].notes[str(Path("image/more/2_00.jpg"))]
+    assert "not in test_pairs.txt" in read_folder(root)[1].notes["image/more/2_00.jpg"]
     (tmp_path / "test_pairs.txt").unlink()
-    assert "below image/" in read_folder(root)[1].notes[str(Path("image/more/2_00.jpg"))]
+    assert "below image/" in read_folder(root)[1].notes["image/more/2_00.jpg"]
 
 
 # ── layers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -390,7 +390,7 @@ def test_layers_in_a_folder_below_the_characters_are_named_and_not_used(tmp_path
     put(doll(tmp_path) / "mia" / "more" / "9_hat.png", layer(slice(0, 4), "#00ff00"))
     samples, report = read_folder(tmp_path)
     assert len(samples) == 1
-    assert "deeper" in report.notes[str(Path("mia/more/9_hat.png"))]
+    assert "deeper" in report.notes["mia/more/9_hat.png"]
 
 
 def test_every_picture_that_can_be_opened_has_a_name_that_is_looked_for():

@@ -59,12 +59,16 @@ def attack(door: Callable[[Any], object], strategy: st.SearchStrategy, examples:
     one()
 
 
+class Hang(BaseException):
+    """No Exception, which a door might catch."""
+
+
 @contextmanager
 def no_longer_than(seconds: int) -> Iterator[None]:
     """A door that hangs is stopped, and fails. Where there are alarms: not on Windows."""
 
     def stop(*_: object) -> None:
-        raise TimeoutError(f"no answer in {seconds} s")
+        raise Hang(f"no answer in {seconds} s")
 
     if not hasattr(signal, "setitimer"):
         yield

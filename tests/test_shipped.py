@@ -191,9 +191,10 @@ def test_phase_1_obeys_the_sentence_better_than_the_locked_base_and_keeps_what_i
         for each in (control, None)
     )
     assert ours["outside_max"] == blend["outside_max"] == 0
+    assert ours["attributes_all"] >= 0.25 > blend["attributes_all"]
     assert ours["colours"] > blend["colours"]
     assert ours["under_mask_delta_e"] < 0.85 * blend["under_mask_delta_e"]
-    assert ours["seam_ratio"] < 1.3
+    assert ours["seam_ratio"] < min(1.2, blend["seam_ratio"])
 
 
 @pytest.mark.parametrize("kind", ["StableDiffusionControlNetPipeline", "StableDiffusionControlNetInpaintPipeline"])
@@ -227,7 +228,7 @@ def test_the_base_loads_at_once():
     script = (
         "import time, minicc, torch; from transformers import CLIPTextModel, CLIPTokenizer; s = time.process_time(); "
     )
-    script += "minicc.load('tiny'); print(time.process_time() - s)"
+    script += "minicc.load('tiny', device='cpu'); print(time.process_time() - s)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2
 

@@ -28,7 +28,7 @@ def read_layers(root: Path, report: Report) -> Iterator[Sample]:
     for folder in subfolders(root):
         files = pictures_in(folder)
         for path in nested(folder):
-            report.note(str(path.relative_to(root)), "a folder deeper than a character's layers: not used")
+            report.note(path.relative_to(root).as_posix(), "a folder deeper than a character's layers: not used")
         if not files:
             report.drop(folder.name, "no pictures in this sub-folder")
             continue

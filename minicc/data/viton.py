@@ -55,7 +55,7 @@ def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
     path = next((path for path in lists if path.is_file()), None)
     if path is None:
         for deeper in nested(root / "image"):
-            report.note(str(deeper.relative_to(root)), "in a folder below image/, and no list names it: not used")
+            report.note(deeper.relative_to(root).as_posix(), "in a folder below image/, and no list names it: not used")
         yield from ((f"image/{image.name}", image.name, image.name) for image in pictures_in(root / "image"))
         return
     listed = set()
@@ -67,8 +67,8 @@ def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
         elif names:
             report.drop(f"{path.name}:{i}", f"{len(names)} words; expected two, a picture and a garment")
     for image in pictures_below(root / "image"):
-        if str(image.relative_to(root / "image")) not in listed:
-            report.note(str(image.relative_to(root)), f"not in {path.name}: not used")
+        if image.relative_to(root / "image").as_posix() not in listed:
+            report.note(image.relative_to(root).as_posix(), f"not in {path.name}: not used")
 
 
 def has_viton(root: Path) -> bool:

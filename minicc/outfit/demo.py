@@ -6,14 +6,12 @@ import torch
 from PIL import Image
 
 from minicc.data import dolls
-from minicc.data.masks import paint
+from minicc.data.masks import clothes_in, paint
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
 from minicc.training.draws import rng
-
-CLOTHES = (1, 2, 3)  # index classes of a doll that phase 1 repaints: top, bottom, one-piece
 
 
 def demo(
@@ -28,8 +26,9 @@ def demo(
 def by_sentence(
     sd: StableDiffusion, doll: dolls.Doll, other: dolls.Doll, out: Path, steps: int, seed: int
 ) -> list[Path]:
-    """Phase 1: the doll, a mask painted loosely over its clothes, and what the other doll wears, in words."""
-    mask = paint((doll.index[..., None] == CLOTHES).any(-1), rng(seed), "loose")
+    """Phase 1: the doll, a mask painted loosely over its clothes old and new, and what the other wears, in words."""
+    worn = clothes_in(doll.index) | clothes_in(doll.wearing(other.outfit).index)
+    mask = paint(worn, rng(seed), "loose")
     control = ControlNet.load("tiny-phase1", unet=sd.unet)
     result = phase1.generate(sd, control, doll.image, mask, other.outfit_text, steps=steps, seed=seed, progress=True)
     written = saved({"character": doll.image, "mask": result.mask, "result": result.image}, out, "phase1")

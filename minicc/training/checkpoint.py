@@ -140,9 +140,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        if name in ("exp_avg", "momentum", "mean") and value.shape != parameters[int(index)].shape:
-            raise ValueError(f"the optimizer's state {index} is {value.shape}, not {parameters[int(index)].shape}")
         p = parameters[int(index)]
+        if name in ("exp_avg", "momentum", "mean") and value.shape != p.shape:
+            raise ValueError(f"the optimizer's state {index} is {value.shape}, not {p.shape}")
         laid_out = torch.empty_like(p, dtype=value.dtype).copy_(value) if value.shape == p.shape else value
         state.setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

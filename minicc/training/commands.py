@@ -144,8 +144,10 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
         sd = load(a.sd, device="cpu", look=True, vae=a.vae)
     else:
         vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
-        with writing(a.out / "tokenizer"):
-            folder = train_tokenizer(captions, a.out / "tokenizer")
+        folder = a.out / "tokenizer"
+        if not (folder / "vocab.json").is_file():  # a run that goes on keeps its numbers of words
+            with writing(folder):
+                train_tokenizer(captions, folder)
         sd = new_base(vae, folder, config.seed)
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)

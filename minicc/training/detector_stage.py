@@ -32,8 +32,8 @@ NO_CLOTHES = [i for i in range(len(CLASSES)) if i not in CLOTHES]
 class DetectorStage(Stage):
     """The heads learn the part masks; the models whose features they read stay locked.
 
-    Every head sees its own random half of each batch's pictures twice and the rest not at all, so that they differ
-    where the labels leave them free (bagging, Breiman 1996); where they differ, the detector does not know.
+    Every head counts each picture twice or not at all, by the toss of a coin, so that they differ where the labels
+    leave them free (bagging, Breiman 1996); where they differ, the detector does not know.
 
     They read some pixels of each picture, others in every step: neighbours tell nearly the same, so more pictures teach
     more than more pixels. Features are computed at every step: to keep them, 1.1 MB a picture in half precision, would

@@ -188,9 +188,9 @@ def resume(run: Run) -> int:
         return 0
     step, tensors, notes = found
     for name, value in order_of(run).items():
-        if (began := notes.get(name, value)) != value:
+        if (had := notes.get(name, value)) != value:
             warnings.warn(
-                f"{run.config.out} began with {name} {began} and goes on with {value} from step {step}: "
+                f"{run.config.out} had {name} {had} and goes on with {value} from step {step}: "
                 "it will not end as either run would",
                 stacklevel=3,
             )

@@ -36,7 +36,6 @@ class Phase2Stage(Phase1Stage):
     """
 
     phase = 2
-    uses_all = False  # a batch without a garment leaves out the layers that only see garments
     without = 0.1  # the share of batches without a garment
     inside = 2.0
 

@@ -14,6 +14,7 @@ from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet, trainable
+from minicc.models.garment_ways import way_of
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
@@ -50,6 +51,7 @@ class Phase1Stage(Stage):
         self.inside = self.inside if inside is None else positive("inside", inside)
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
         self.unet, control.phase = sd.unet, self.phase
+        self.uses_all = way_of(control) not in ("decoder", "words")  # whose layers only see garments
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         trainable(sd.unet, control, sd_locked)
 
@@ -80,7 +82,9 @@ class Phase1Stage(Stage):
     @torch.no_grad()
     def context(self, batch: dict[str, Any]) -> Tensor:
         """The sentences' contexts, (B, 77, D): from the cache, or computed."""
-        return batch["context"] if "context" in batch else encode_text(self.sd.text_encoder, batch["ids"].long())
+        if "context" in batch:
+            return batch["context"]
+        return encode_text(self.sd.text_encoder.to(self.empty.device), batch["ids"].long())
 
     def loss(self, output: Tensor, target: Tensor, mask: Tensor, t: Tensor) -> Tensor:
         """λ_t Σ w (ε − ε_θ)² / Σ w of each picture, their mean; 0-d.

@@ -71,6 +71,10 @@ def test_a_garment_is_worn_alike_on_both(both, way):
     garment, made = dolls.draw(0).flat("top" if "top" in dolls.draw(0).slots else "onepiece"), []
     for sd in both:
         control = in_way(small_controlnet(sd), way)
+        generator = torch.Generator().manual_seed(0)
+        for name, p in control.named_parameters() if way == "decoder" else ():
+            if name.startswith("added.") and ".to_out." in name:  # they begin at zero
+                p.data.copy_(0.1 * torch.randn(p.shape, generator=generator))
         made.append(phase2.generate(sd, control, character, garment, mask=mask, steps=4).image)
     here, there = (np.asarray(image).astype(int) for image in made)
     assert np.abs(here - there).max() <= 2

@@ -100,7 +100,7 @@ def test_a_vae_and_a_base_can_be_trained_further(runs, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["vae", "base", "phase1"])
-def test_every_stage_in_two_parts_ends_as_in_one(runs, tmp_path, stage):
+def test_a_stage_in_two_parts_ends_as_in_one(runs, tmp_path, stage):
     """Bit for bit, from the command line; two steps of `runs` again, the second in a run of its own."""
     options = [
         "--dolls",
