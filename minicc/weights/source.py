@@ -121,6 +121,8 @@ def open_weights(source: str | Path, part: str, half: bool = False) -> Weights:
     if path.is_file():
         beside = path.parent / "config.json" if path.name.split(".")[0] in STEMS else None
         return Weights(read_state_dict(path), path.name, read_json(beside), read_metadata(path), path)
+    if not path.is_dir():
+        raise WeightsError(f"{path} is neither a file nor a folder: expected weights of a {part}")
     folder = path / part if (path / part).is_dir() else path
     chosen = pick((p.name for p in folder.iterdir()), half)
     if chosen is None:
