@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minicc.data import dolls
-from minicc.data.masks import paint
+from minicc.data.masks import clothes_in, paint
 from minicc.models.configs import TextConfig
 from minicc.models.controlnet import ControlNet, trainable
 from minicc.models.text import encode_text, text_encoder
@@ -78,25 +78,27 @@ def states() -> dict[str, int]:
     }
 
 
-def sample_bytes(count: int) -> dict[str, float]:
+def characters(count: int) -> list[tuple[bytes, np.ndarray]]:
+    """Dolls at full size as a data set would store them, WebP without loss, and where their clothes are."""
+    drawn = (dolls.draw(seed, size=SIDE) for seed in range(count))
+    return [(stored(doll.image.convert("RGB"), "WEBP", lossless=True), clothes_in(doll.index)) for doll in drawn]
+
+
+def sample_bytes(some: list[tuple[bytes, np.ndarray]]) -> dict[str, float]:
     """Mean bytes of a sample's parts at full size."""
-    pictures, masks = [], []
-    for seed in range(count):
-        doll = dolls.draw(seed, size=SIDE)
-        pictures.append(size_of(doll.image.convert("RGB"), "WEBP", lossless=True))
-        worn = (doll.index > 0) & (doll.index < 6)
-        masks.append(size_of(Image.fromarray(worn.astype(np.uint8) * 255).convert("1"), "PNG"))
+    masks = [len(stored(Image.fromarray(worn), "PNG")) for _, worn in some]
     latents = 2 * int(np.prod(LATENT))
     return {
-        "picture, WebP without loss": float(np.mean(pictures)), "mask, PNG": float(np.mean(masks)),
+        "picture, WebP without loss": float(np.mean([len(picture) for picture, _ in some])),
+        "mask, PNG": float(np.mean(masks)),
         "latents, float16": latents, "token ids, uint16": 2 * WORDS, "text embedding, float16": 2 * WORDS * WIDTH,
     }  # fmt: skip
 
 
-def size_of(picture: Image.Image, form: str, **options: object) -> int:
+def stored(picture: Image.Image, form: str, **options: object) -> bytes:
     file = io.BytesIO()
     picture.save(file, form, **options)
-    return file.tell()
+    return file.getvalue()
 
 
 def stream(folder: Path, count: int = 2000) -> dict[str, float]:
@@ -112,19 +114,13 @@ def stream(folder: Path, count: int = 2000) -> dict[str, float]:
     }
 
 
-def painting(count: int) -> float:
+def painting(some: list[tuple[bytes, np.ndarray]]) -> float:
     """How many samples of phase 1 one process makes a second of stored pictures: decoded, a mask painted over them."""
-    stored = []
-    for seed in range(count):
-        doll = dolls.draw(seed, size=SIDE)
-        file = io.BytesIO()
-        doll.image.convert("RGB").save(file, "WEBP", lossless=True)
-        stored.append((file, (doll.index > 0) & (doll.index < 6)))
     start = time.perf_counter()
-    for seed, (file, worn) in enumerate(stored):
-        np.asarray(Image.open(file))
+    for seed, (picture, worn) in enumerate(some):
+        np.asarray(Image.open(io.BytesIO(picture)))
         paint(worn, rng(seed, 0, 3))
-    return count / (time.perf_counter() - start)
+    return len(some) / (time.perf_counter() - start)
 
 
 def some_latents(count: int) -> Iterator[dict[str, Tensor]]:
@@ -156,12 +152,13 @@ def main() -> None:
         "--out", type=Path, default=Path("docs/scaling.json"), help="all figures, as they were measured"
     )
     a = parser.parse_args()
+    some = characters(a.dolls)
     with tempfile.TemporaryDirectory() as folder:
         found = {
             "FLOP a picture": flops(),
-            "bytes": states() | sample_bytes(a.dolls),
+            "bytes": states() | sample_bytes(some),
             "shards": stream(Path(folder)),
-            "samples a second, one process": {"pictures decoded, masks painted": painting(a.dolls)},
+            "samples a second, one process": {"pictures decoded, masks painted": painting(some)},
             "this machine, FLOP a second": {"tiny U-Net forward": throughput()},
         }
     for what, figures in found.items():

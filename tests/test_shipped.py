@@ -225,10 +225,8 @@ def test_the_base_loads_at_once():
     """In a process that has loaded nothing before, once torch and transformers are imported, which takes longer than
     all else. Two seconds are the promise for a machine with nothing else to do: here CPU time is measured.
     """
-    script = (
-        "import time, minicc, torch; from transformers import CLIPTextModel, CLIPTokenizer; s = time.process_time(); "
-    )
-    script += "minicc.load('tiny', device='cpu'); print(time.process_time() - s)"
+    imports = "import time, minicc, torch; from transformers import CLIPTextModel, CLIPTokenizer; "
+    script = f"{imports}s = time.process_time(); minicc.load('tiny', device='cpu'); print(time.process_time() - s)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2
 

@@ -145,7 +145,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     else:
         vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
         folder = a.out / "tokenizer"
-        if not (folder / "vocab.json").is_file():  # a run that goes on keeps its numbers of words
+        if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
             with writing(folder):
                 train_tokenizer(captions, folder)
         sd = new_base(vae, folder, config.seed)

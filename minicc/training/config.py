@@ -29,7 +29,7 @@ class TrainConfig:
     precision: str = "no"  # "bf16", "fp16"
     eight_bit: bool = False  # bitsandbytes' 8-bit AdamW
     compile: bool = False  # torch.compile: minutes at the start, then faster steps
-    channels_last: bool = False  # pictures laid out pixel by pixel: README.md says where that is faster
+    channels_last: bool = False  # pictures laid out pixel by pixel: benchmarks/options.py says where it is faster
     seed: int = 0
     workers: int = 0  # processes that read pictures
     save_every: int = 500

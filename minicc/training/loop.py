@@ -84,7 +84,7 @@ def start_run(stage: Stage, config: TrainConfig) -> Run:
     return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config)
 
 
-def new_accelerator(config: TrainConfig, uses_all: bool = True) -> Accelerator:
+def new_accelerator(config: TrainConfig, uses_all: bool) -> Accelerator:
     """Accelerate keeps one state a process: it is put back, so that a notebook may train in fp32 and then in bf16."""
     AcceleratorState._reset_state(reset_partial_state=True)
     several = DistributedDataParallelKwargs(find_unused_parameters=not uses_all)
@@ -187,13 +187,7 @@ def resume(run: Run) -> int:
     if found is None:
         return 0
     step, tensors, notes = found
-    for name, value in order_of(run).items():
-        if (had := notes.get(name, value)) != value:
-            warnings.warn(
-                f"{run.config.out} had {name} {had} and goes on with {value} from step {step}: "
-                "it will not end as either run would",
-                stacklevel=3,
-            )
+    warn_of_changes(run, step, notes)
     try:
         run.stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
         checkpoint.load_optimizer(run.optimizer, checkpoint.without_prefix("optimizer", tensors))
@@ -204,6 +198,14 @@ def resume(run: Run) -> int:
     if run.accelerator.scaler is not None and "scaler" in notes:
         run.accelerator.scaler.load_state_dict(notes["scaler"])
     return step
+
+
+def warn_of_changes(run: Run, step: int, notes: dict[str, Any]) -> None:
+    """Say so where a run goes on in another order than its checkpoint was made in."""
+    for name, value in order_of(run).items():
+        if (had := notes.get(name, value)) != value:
+            change = f"had {name} {had} and goes on with {value} from step {step}"
+            warnings.warn(f"{run.config.out} {change}: it will not end as either run would", stacklevel=4)
 
 
 def order_of(run: Run) -> dict[str, Any]:

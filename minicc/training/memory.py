@@ -44,7 +44,7 @@ def estimate(
     operations is not counted.
     """
     trained = sum(p.nbytes for p in stage.parameters() if p.requires_grad)
-    kept, copies = activations(stage, batch)
+    kept, copies = saved_for_backward(stage, batch)
     return Estimate(
         weights=sum(p.nbytes for p in stage.parameters()),
         gradients=trained,
@@ -55,9 +55,9 @@ def estimate(
     )
 
 
-def activations(stage: nn.Module, batch: dict[str, Any]) -> tuple[int, int]:
-    """Bytes that autograd keeps for the backward pass of one step, weights not counted; and bytes of half-precision
-    copies of those weights in float32 that it keeps, which autocast makes.
+def saved_for_backward(stage: nn.Module, batch: dict[str, Any]) -> tuple[int, int]:
+    """Bytes that autograd keeps for the backward pass of one step, weights not counted; and what autocast's copies in
+    two bytes of the float32 weights that it reads there would take: of matrices and kernels, not of vectors.
     """
     ghost = ghost_of(stage)
     pairs = zip(stage.parameters(), ghost.parameters(), strict=True)

@@ -7,7 +7,7 @@ from minicc.models.blocks import Attention
 from minicc.models.controlnet import ControlNet
 from minicc.small import small_stable_diffusion
 from minicc.training.draws import Draws
-from minicc.training.memory import activations, estimate
+from minicc.training.memory import estimate, saved_for_backward
 from minicc.training.stages import Phase1Stage
 from tests.training.toy import Rows, ToyStage
 
@@ -81,7 +81,7 @@ def test_the_estimate_says_what_it_consists_of():
 def test_attention_is_counted_as_its_kernels_keep_it_without_the_matrix():
     """2 heads, N = 64: kept are q, k, v and the output, each (2, N, 8), and a row's log-sum, (2, N); not 2 N²."""
     attention, batch = Attention(16, 2), {"x": torch.zeros(1, 64, 16)}
-    found, _ = activations(OneCall(attention), batch)
+    found, _ = saved_for_backward(OneCall(attention), batch)
     linear = 2 * 64 * 16  # what the layers before and behind it take
     assert found == 4 * (linear + 4 * 2 * 64 * 8 + 2 * 64)
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 from argparse import Namespace
 from dataclasses import replace
 from itertools import product
@@ -23,6 +24,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
+from minicc.training import commands
 from minicc.training.cache import digest_of, kept
 from minicc.training.data import Dressed, Painted, Pictures
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
@@ -121,6 +123,17 @@ def test_a_stage_in_two_parts_ends_as_in_one(runs, tmp_path, stage):
         for steps in parts:
             assert main(["train", stage, *options, "--steps", steps, "--out", str(tmp_path / name)]) == 0
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_base_that_goes_on_keeps_its_tokenizer(runs, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("words numbered anew")
+
+    monkeypatch.setattr(commands, "train_tokenizer", refuse)
+    shutil.copytree(runs / "base", tmp_path / "base")
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "2", "--batch", "2", "--device", "cpu"]
+    options += ["--vae", str(runs / "vae" / "vae"), "--out", str(tmp_path / "base")]
+    assert main(["train", "base", *options]) == 0
 
 
 def test_a_base_goes_on_with_another_vae(runs, tmp_path):
