@@ -18,12 +18,12 @@ from minicc.data.samples import Sample, clothes
 from minicc.data.tensors import on_white
 from minicc.errors import PictureError
 from minicc.evaluation.art import Drawing, complete, drawings
-from minicc.evaluation.edits import average, colours_right, mean_delta_e, outside_change
+from minicc.evaluation.edits import average, colours_right, mean_delta_e
 from minicc.evaluation.fills import redressed
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import ssim_map
-from minicc.evaluation.phase2 import Masked, cover, mean_paste, reconstruction
-from minicc.evaluation.wears import dressed, found_masks
+from minicc.evaluation.phase2 import Masked, cover, largest_outside, mean_paste, reconstruction
+from minicc.evaluation.wears import dressed, dressed_as_found, found_clothes
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import placed
@@ -61,16 +61,19 @@ def evaluate_phase2_on(
     """
     asked = drawings(folder, n, seed, WornDrawing, wearable)
     goal = [reconstruction(sd, one) for one in asked]
-    found, true = found_masks(sd, detector, asked), [one.mask for one in asked]
-    rivals = others(asked)
+    clothes, true = found_clothes(sd, detector, asked), [one.mask for one in asked]
+    found, rivals = [one.mask for one in clothes], others(asked)
     swapped = [one.in_garment_of(rival) for one, rival in zip(asked, rivals, strict=True)]
+    ways, options = ((asked, ""), (swapped, ", another's garment")), {"steps": steps, "guidance": guidance}
 
-    def worn(masks: Sequence[np.ndarray], name: str) -> Figures:
-        made, wrong = (
-            dressed(sd, control, those, masks, what, steps=steps, guidance=guidance)
-            for those, what in ((asked, name), (swapped, f"{name}, another's garment"))
-        )
-        return {**figures(made, asked, masks, goal), "own_over_other": own_is_nearer(made, wrong, asked, rivals)}
+    def judged(pictures: Sequence[Sequence[Image.Image]], masks: Sequence[np.ndarray]) -> Figures:
+        own, wrong = pictures
+        return {**figures(own, asked, masks, goal), "own_over_other": own_is_nearer(own, wrong, asked, rivals)}
+
+    (ours, masks), (theirs, _) = (
+        dressed_as_found(sd, control, detector, those, clothes, f"phase2{what}", **options) for those, what in ways
+    )
+    told = [dressed(sd, control, those, true, f"true masks{what}", **options) for those, what in ways]
 
     pasted = [mean_paste(one, mask) for one, mask in zip(asked, found, strict=True)]
     baselines = {"mean": figures(pasted, asked, found, goal)}
@@ -80,9 +83,10 @@ def evaluate_phase2_on(
         baselines["phase1_caption"] = figures(spoken, asked, found, goal)
     return {
         "drawings": len(asked),
-        **worn(found, "phase2"),
-        **cover(found, true),
-        "true_masks": worn(true, "true masks"),
+        **judged((ours, theirs), masks),
+        **cover(masks, true),
+        "before_narrowing": cover(found, true),
+        "true_masks": judged(told, true),
         "ceiling": figures(goal, asked, true, goal),
         "baselines": baselines,
     }
@@ -126,7 +130,7 @@ def figures(
         "delta_e": average([mean_delta_e(x, y, one.asked_for > 0) for x, y, _, one in rows]),
         "delta_e_raw": average([mean_delta_e(x, y, one.asked_for > 0) for x, _, y, one in rows]),
         "ssim": average([float(ssim_map(x, y)[one.mask].mean()) for x, y, _, one in rows]),
-        "outside_max": max(outside_change(o.character, p, m) for o, p, m in zip(asked, pictures, masks, strict=True)),
+        "outside_max": largest_outside(asked, pictures, masks),
     }
 
 

@@ -23,7 +23,7 @@ from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.outfits import evaluate_outfits
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
-from minicc.evaluation.wears import Dressing, Wear, dressed, found_masks, wears
+from minicc.evaluation.wears import Dressing, Wear, dressed, dressed_as_found, found_clothes, wears
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
@@ -46,11 +46,13 @@ def evaluate_phase2(
 
     phase1, plain: the ControlNets of two baselines, which are left out without them. All baselines have the detector's
     masks. mask_covered, mask_excess: of the truly changed pixels how many the detector's masks cover, and how many
-    others they hold, in parts of the changed ones. outfits: top and bottom at once, on a quarter as many dolls.
+    others they hold, in parts of the changed ones; before_narrowing: the same of them as they began, over which
+    kept_delta_e is measured. outfits: top and bottom at once, on a quarter as many dolls.
     """
     asked, options = wears(n, seed), {"steps": steps, "guidance": guidance}
     goal = [reconstruction(sd, one) for one in asked]
-    found = found_masks(sd, detector, asked)
+    clothes = found_clothes(sd, detector, asked)
+    found = [one.mask for one in clothes]
     true = [one.mask for one in asked]
 
     def measured(pictures: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> Figures:
@@ -64,10 +66,13 @@ def evaluate_phase2(
         baselines["phase1_caption"] = measured(spoken, found)
     if plain:
         baselines["plain_hint"] = measured(dressed(sd, plain, asked, found, "plain_hint", **options), found)
+    ours, masks = dressed_as_found(sd, control, detector, asked, clothes, "phase2", **options)
     return {
-        **measured(dressed(sd, control, asked, found, "phase2", **options), found),
+        **measured(ours, found),
+        "outside_max": largest_outside(asked, ours, masks),
         "correspondence": attention,
-        **cover(found, true),
+        **cover(masks, true),
+        "before_narrowing": cover(found, true),
         "true_masks": measured(dressed(sd, control, asked, true, "true masks", **options), true)
         | {"correspondence": attention},
         "outfits": evaluate_outfits(sd, control, detector, reader, max(1, n // 4), seed, steps, guidance),
@@ -132,8 +137,13 @@ def figures(
             [mean_delta_e(x, y, m & ~one.mask) for (x, _, y, one), m in zip(triples, masks, strict=True)]
         ),
         "own_over_other": average([nearer for x, _, y, one in triples for nearer in own_is_nearer(x, y, one)]),
-        "outside_max": max(outside_change(o.character, p, m) for o, p, m in zip(asked, pictures, masks, strict=True)),
+        "outside_max": largest_outside(asked, pictures, masks),
     }
+
+
+def largest_outside(asked: Sequence[Ask], pictures: Sequence[Image.Image], masks: Sequence[np.ndarray]) -> float:
+    """The largest change outside the masks used, RGBA, of 255."""
+    return max(outside_change(o.character, p, m) for o, p, m in zip(asked, pictures, masks, strict=True))
 
 
 def facts_right(read: np.ndarray, asked: Sequence[Wear]) -> dict[str, list[bool]]:

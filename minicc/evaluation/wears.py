@@ -1,6 +1,6 @@
 """What phase 2 is asked when it is measured: a doll that no training has seen, the picture of a held-out garment."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -14,13 +14,15 @@ from minicc.data.dolls import Doll, Garment, draw, random_garment
 from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.data.tensors import to_image, to_tensor, to_tensors
-from minicc.errors import PictureError
 from minicc.evaluation.base import FIRST, Question
 from minicc.evaluation.fills import Ask, alike
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.detect import NothingFound
 from minicc.outfit.garment import Placed, placed
+from minicc.outfit.narrow import Automatic, Narrowing
+from minicc.outfit.phase1 import Ready, Result
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
 from minicc.training.phase2_stage import moved, moved_points, variation
@@ -107,15 +109,29 @@ class Dressing(Ask, Protocol):
     def garment(self) -> Image.Image: ...
 
 
-def found_masks(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Dressing]) -> list[np.ndarray]:
-    """The detector's own masks; nothing where it finds no clothes."""
-    masks = []
+def found_clothes(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Dressing]) -> list[Automatic]:
+    """The detector's own masks, as wide as they begin; an empty one where it finds no clothes."""
+    found = []
     for one in tqdm(asked, desc="finding clothes"):
         try:
-            masks.append(phase2.automatic_mask(sd, detector, one.character, [one.garment])[0])
-        except PictureError:
-            masks.append(np.zeros_like(one.mask))
-    return masks
+            found.append(phase2.automatic_mask(sd, detector, one.character, [one.garment]))
+        except NothingFound as nothing:
+            found.append(Automatic(np.zeros_like(one.mask), [str(nothing)], nothing.clothes))
+    return found
+
+
+def dressed_as_found(
+    sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, asked: Sequence[Dressing],
+    found: Sequence[Automatic], name: str, **options: object,
+) -> tuple[list[Image.Image], list[np.ndarray]]:  # fmt: skip
+    """What phase 2 makes of every question under the detector's masks, and those masks as they were at the end."""
+
+    def narrowing(ready: list[Ready], those: Sequence[int]) -> Narrowing:
+        return Narrowing(sd, detector, ready, [found[i] for i in those])
+
+    masks = [one.mask for one in found]
+    results = dressings(sd, control, asked, masks, name, narrowing, **options)
+    return [one.image for one in results], [np.asarray(one.mask) > 0 for one in results]
 
 
 def dressed(
@@ -123,14 +139,23 @@ def dressed(
     **options: object,
 ) -> list[Image.Image]:  # fmt: skip
     """What phase 2 makes of every question under these masks; the character itself where a mask is empty."""
-    pictures = [one.character for one in asked]
+    return [one.image for one in dressings(sd, control, asked, masks, name, None, **options)]
+
+
+def dressings(
+    sd: StableDiffusion, control: ControlNet, asked: Sequence[Dressing], masks: Sequence[np.ndarray], name: str,
+    narrowing: Callable[[list[Ready], list[int]], Narrowing] | None = None, **options: object,
+) -> list[Result]:  # fmt: skip
+    """The same with the masks used. narrowing: of the characters of one batch, and which of the questions they are."""
+    made = [Result(one.character, Image.new("L", one.character.size), "", one.seed) for one in asked]
     todo = [i for i, mask in enumerate(masks) if mask.any()]
     ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in todo]
     for part in alike(ready, name):
         those = [asked[todo[i]] for i in part]
         garments = to_tensors(placed(one.garment, sd.side).picture for one in those)
-        seeds = [one.seed for one in those]
-        results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **options)  # type: ignore[arg-type]
+        seeds, batch = [one.seed for one in those], [ready[i] for i in part]
+        narrow = narrowing(batch, [todo[i] for i in part]) if narrowing else None
+        results = phase2.batch(sd, control, batch, garments, seeds, narrow=narrow, **options)  # type: ignore[arg-type]
         for i, result in zip(part, results, strict=True):
-            pictures[todo[i]] = result.image
-    return pictures
+            made[todo[i]] = result
+    return made

@@ -27,7 +27,7 @@ class Result:
     """A redressed character."""
 
     image: Image.Image  # outside the mask equal to the character, value for value
-    mask: Image.Image  # as it was used: the painted one, or grown by `feather`; mode L, 0 or 255
+    mask: Image.Image  # as it was used: the painted one, grown by `feather`; phase 2's, narrowed; mode L, 0 or 255
     prompt: str
     seed: int
     notes: list[str] = field(default_factory=list)  # what was cropped or scaled, and what was recognised
@@ -162,26 +162,32 @@ def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float | None = None, negative: str = "",
     eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3,
+    narrow: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
     put_back: False leaves the known part out: the whole picture is drawn, and shows how far a hint is followed.
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
-    the latents along the edge tell of grey; then it sees it around what has been drawn so far.
+    the latents along the edge tell of grey; then it sees it around what has been drawn so far. narrow: the last time,
+    what has been drawn, (B, 3, H, W) → the masks that remain, each inside its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
+    moments = [] if inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
 
-    def anew(x_0: Tensor) -> Tensor:
-        return sd.encode_image(torch.where(mask > 0.5, sd.decode_latents(x_0).to(image), image))
+    def anew(x_0: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        nonlocal mask
+        drawn = torch.where(mask > 0.5, sd.decode_latents(x_0).to(image), image)
+        if narrow is not None and i == moments[-1]:
+            mask = narrow(drawn)
+        return sd.encode_image(torch.where(mask > 0.5, drawn, image)), latent_mask(mask, sd.vae.stride).to(known)
 
     context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
     scale = sd.usual_guidance if guidance is None else guidance
     model = sd.guided(context, unprompted, scale, controls=controls)
     inside = inside.to(known)
-    moments = [] if inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
     del model, steps_left  # their keys and values, before the decoder needs the most memory
@@ -192,14 +198,14 @@ def fill(
 def blended_steps(
     model: Model, noise: Tensor, known: Tensor, inside: Tensor, schedule: NoiseSchedule, steps: int = 50,
     eta: float = 0.0, generators: Sequence[torch.Generator] = (),
-    anew: Callable[[Tensor], Tensor] | None = None, moments: Collection[int] = (),
+    anew: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None, moments: Collection[int] = (),
 ) -> Iterator[Step]:  # fmt: skip
     """DDIM from noise; after every step the known latents are put back at that step's noise level.
 
         x_s ← m ⊙ x_s + (1 − m) ⊙ (√ᾱ_s z + √(1−ᾱ_s) ε)       (as in RePaint, arXiv 2201.09865, eq. 8, with one fixed ε)
 
     noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, 1 to generate,
-    (1 or B, 1, h, w). anew: in the steps numbered `moments`, z becomes what it makes of x̂_0.
+    (1 or B, 1, h, w). anew: in the steps numbered `moments`, z and m become what it makes of x̂_0 and the number.
     """
     x = noise
     for i, (t, s) in enumerate(schedule.pairs(steps)):
@@ -208,7 +214,7 @@ def blended_steps(
         fresh = None if eta == 0 else torch.stack([randn_like(z, g) for z, g in zip(x, generators, strict=True)])
         x_s = ddim_step(x_0, eps, schedule.alpha_bar(s, x), sigma, fresh).to(x.dtype)
         if anew is not None and i in moments:
-            known = anew(x_0)
+            known, inside = anew(x_0, i)
         x = inside * x_s + (1 - inside) * at_level(schedule, known, noise, s)
         yield Step(t, x, x_0, s)
 

@@ -16,6 +16,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
+from minicc.outfit.narrow import Automatic, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
 from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
@@ -41,14 +42,15 @@ def variants(
     garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit: these are put on one
     after the other, each under a mask of its own. mask: white over what shall change, and then all garments are drawn
     into it at once; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …), for all
-    garments at once; empty: what the garments are is recognised, and the mask covers the clothes they replace and the
-    body they may reach; a note says so. uncertainty: a file for how unsure the detector is, written even if nothing is
-    found. guidance: on garment and prompt together, 1 is none. The other options are those of `phase1.variants`;
-    outside the mask nothing changes, as there. Each result tells its `colour_error`. Raises PictureError for a mask or
-    garment that does not fit, or if no clothes are found, and Error if there is neither mask nor detector.
+    garments at once; empty: what the garments are is recognised, a note says so, and the mask covers the clothes they
+    replace and the body they may reach, until `Narrowing` leaves of it what they change. uncertainty: a file for how
+    unsure the detector is, written even if nothing is found. guidance: on garment and prompt together, 1 is none. The
+    other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its
+    `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are found, and Error
+    if there is neither mask nor detector.
     """
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
-    notes: list[str] = []
+    found, notes = None, list[str]()
     if mask is None and detector is not None and len(garments) > 1 and not classes:
         options = {
             "prompt": prompt, "steps": steps, "guidance": guidance, "strength": strength, "eta": eta,
@@ -59,19 +61,22 @@ def variants(
     if mask is None:
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
-        mask, notes = automatic_mask(sd, detector, character, garments, classes, uncertainty)
+        found = automatic_mask(sd, detector, character, garments, classes, uncertainty)
+        mask, notes = found.mask, found.notes
     if garments:
         warn_of_phase(control, 2)
     for doubt in unknown_words(sd.tokenizer_source, prompt):
         warnings.warn(doubt, stacklevel=2)
-    ready = prepare(sd, character, mask, feather, max_side)
+    ready, many = prepare(sd, character, mask, feather, max_side), len(seeds)
+    narrow = Narrowing(sd, detector, [ready] * many, [found] * many) if found and detector else None
     hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
     pictures = fill(
         sd, ready.image, ready.mask, [prompt], seeds, [hinted],
-        steps=steps, guidance=guidance, eta=eta, progress=progress,
+        steps=steps, guidance=guidance, eta=eta, progress=progress, narrow=narrow,
     )  # fmt: skip
-    made = [ready.result(picture, prompt, seed) for picture, seed in zip(pictures, seeds, strict=True)]
-    errors = [colour_error(garments, one.image, ready.declared) if garments else None for one in made]
+    last = narrow.ready if narrow else [ready] * many
+    made = [one.result(picture, prompt, seed) for one, picture, seed in zip(last, pictures, seeds, strict=True)]
+    errors = [colour_error(garments, one.image, np.asarray(one.mask) > 0) if garments else None for one in made]
     return [replace(one, notes=notes + one.notes, colour_error=error) for one, error in zip(made, errors, strict=True)]
 
 
@@ -103,10 +108,10 @@ def in_turn(
 def automatic_mask(
     sd: StableDiffusion, detector: ClothingDetector, character: Image.Image, garments: Sequence[Image.Image],
     classes: Sequence[str] = (), uncertainty: str | Path | None = None,
-) -> tuple[np.ndarray, list[str]]:  # fmt: skip
-    """What these garments shall change on a character, (H, W) bool, and what was recognised, in words.
+) -> Automatic:  # fmt: skip
+    """What these garments shall change on a character; with classes only these, as they are worn.
 
-    With classes only these, as they are worn. Warns if the picture shows several characters.
+    Warns if the picture shows several characters. Raises PictureError if there are no clothes.
     """
     found = detector.find(sd, readable(character))
     if uncertainty:
@@ -116,24 +121,26 @@ def automatic_mask(
                       stacklevel=3)  # fmt: skip
     shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
     if not all(shown):
-        return clothing_mask(found), ["the garment was not recognised: all clothes are changed, or pass classes="]
+        doubt = "the garment was not recognised: all clothes are changed, or pass classes="
+        return Automatic(clothing_mask(found), [doubt], found)
     if not shown:
-        return clothing_mask(found, classes), []
+        return Automatic(clothing_mask(found, classes), [], found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
-    return reaching_mask(found, kinds), said
+    return Automatic(reaching_mask(found, kinds), said, found, kinds)
 
 
 def batch(
     sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
-    *, strength: float = 1.0, **options: object,
+    *, strength: float = 1.0, narrow: Narrowing | None = None, **options: object,
 ) -> list[Result]:  # fmt: skip
     """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
 
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
-    them. options: of `fill`. The colour error is not computed.
+    them. narrow: of the same `ready`. options: of `fill`. The colour error is not computed.
     """
     image, mask, hint = in_one_batch(ready)
     hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
-    pictures = fill(sd, image, mask, [""], seeds, [hinted], **options)  # type: ignore[arg-type]
+    pictures = fill(sd, image, mask, [""], seeds, [hinted], narrow=narrow, **options)  # type: ignore[arg-type]
+    ready = narrow.ready if narrow else ready
     return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]

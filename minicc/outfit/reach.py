@@ -58,18 +58,23 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
     figure = clothes.index > 0
     if kind not in SPANS or not figure.any():
         return np.zeros_like(figure)
-    rows = np.flatnonzero(figure.any(1))
-    height = int(rows[-1] - rows[0] + 1)
+    top, height = int(figure.any(1).argmax()), height_of(clothes)
     first, last, beside = SPANS[kind]
     pixels = max(1, round(beside * height))
     body = without_spots(clothes.layer("skin", "top", "bottom", "dress"), round(SMALLEST * figure.size))
     if kind != "top":  # a skirt hangs between the legs
         body = closed(body, round(0.08 * height))
     body = binary_dilation(body, DISK, iterations=pixels)
-    heights = (np.arange(len(figure)) - rows[0])[:, None] / height  # (H, 1): of each row, 0 at the head
+    heights = (np.arange(len(figure)) - top)[:, None] / height  # (H, 1): of each row, 0 at the head
     inside = (heights >= first) & (heights <= last)
     kept = clothes.layer("accessory") | (clothes.layer("shoes") & (heights > SOLES))
     return (body | clothes.layer("shoes")) & inside & ~kept
+
+
+def height_of(clothes: Clothes) -> int:
+    """The figure's, in pixels: from the highest row that shows any of it to the lowest; 0 if nothing is found."""
+    rows = np.flatnonzero((clothes.index > 0).any(1))
+    return int(rows[-1] - rows[0] + 1) if rows.size else 0
 
 
 def closed(layer: np.ndarray, pixels: int) -> np.ndarray:

@@ -154,9 +154,10 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     shown = texts(held_out["caption"])
     sd.unet.recompute = a.recompute
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
-    data = Latents(latents, tokenize(sd.tokenizer, captions))
+    data = Latents(latents, tokenize(sd.tokenizer, captions), config.seed)
     announce(stage, data, config)
-    train(stage, data, config, Latents(encode_images(sd, held_out["image"]), tokenize(sd.tokenizer, shown)))
+    judged = Latents(encode_images(sd, held_out["image"]), tokenize(sd.tokenizer, shown), config.seed)
+    train(stage, data, config, judged)
     return sd.save(a.out / "sd", dtype=torch.float16)
 
 
@@ -202,7 +203,7 @@ def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> P
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
     context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, outfits)
     others = draw_others(a.cache, split, count, a.size or sd.side)
-    return Painted(Dressed(dolls, others, outfits), latents[:, None], context, a.seed)
+    return Painted(Dressed(dolls, others, outfits), latents, context, a.seed)
 
 
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
@@ -260,7 +261,7 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
     dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
     worn = draw_worn(a.cache, split, count, a.size or sd.side)
     where = draw_where(a.cache, split, count, a.size or sd.side) if a.supervise else None
-    return Worn(dolls, worn, clothed.latents[:, 0], clothed.context, a.seed, vary=split == "train", where=where)
+    return Worn(dolls, worn, clothed.latents, clothed.context, a.seed, vary=split == "train", where=where)
 
 
 def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:

@@ -37,18 +37,19 @@ class Pictures(Dataset):
 
 
 class Latents(Dataset):
-    """Latents that were encoded once, with their captions' token ids."""
+    """Latents that were encoded once, half of them those of mirror images, with their captions' token ids."""
 
-    def __init__(self, latents: Tensor, ids: Tensor):
-        """latents: (N, 4, h, w), scaled; ids: (N, 77)."""
-        self.latents, self.ids = latents, ids
+    def __init__(self, latents: Tensor, ids: Tensor, seed: int):
+        """latents: (N, 2, 4, h, w), scaled, the second of mirror images; ids: (N, 77)."""
+        self.latents, self.ids, self.seed = latents, ids, seed
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, _ = key
-        return {"latents": self.latents[index], "ids": self.ids[index], "name": f"doll {index}"}
+        index, position = key
+        mirrored = int(rng(self.seed, position, 3).integers(2))
+        return {"latents": self.latents[index, mirrored], "ids": self.ids[index], "name": f"doll {index}"}
 
 
 class Dressed(Dataset):
@@ -75,17 +76,15 @@ class Dressed(Dataset):
 
 
 class Painted(Dataset):
-    """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run.
-
-    Latents and contexts were computed once; where there are latents of mirror images too, as a folder's characters have
-    them, half of the samples are mirrored. Paper dolls have none: twice as many dolls cost as much to encode.
+    """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run, half of
+    them mirrored. Latents, of both ways round, and contexts were computed once.
     """
 
     def __init__(self, pictures: Dataset, latents: Tensor, context: Tensor, seed: int):
         """pictures: dicts with image, mask (the exact clothes), caption and name, `Dressed` or a `PictureFolder`; with
         cover, masks are painted over that instead: the clothes of either outfit.
 
-        latents: (N, 1 or 2, 4, h, w), the second of mirror images; context: (N, 77, D).
+        latents: (N, 2, 4, h, w), the second of mirror images; context: (N, 77, D).
         """
         self.pictures, self.latents, self.context, self.seed = pictures, latents, context, seed
 
@@ -97,7 +96,7 @@ class Painted(Dataset):
         random = rng(self.seed, position, 3)
         sample = dict(self.pictures[index])
         sample["mask"] = sample.pop("cover", sample["mask"])
-        mirrored = int(random.integers(self.latents.shape[1]))
+        mirrored = int(random.integers(2))
         if mirrored:
             sample |= {name: sample[name].flip(-1) for name in ("image", "mask")}
         layer = sample["mask"][0].numpy() > 0

@@ -85,15 +85,17 @@ def attention_loss(control: ControlNet, recording: Recording, garment: KeysValue
 
 
 class Worn(Dataset):
-    """Dolls, one garment of each alone, and masks as hands paint them over it, fresh for every position of the run."""
+    """Dolls, half of them mirrored, one garment of each alone, and masks as hands paint them over it, fresh for every
+    position of the run.
+    """
 
     def __init__(
         self, dolls: dict[str, Tensor], worn: dict[str, Tensor], latents: Tensor, context: Tensor, seed: int,
         vary: bool = True, where: Tensor | None = None,
     ):  # fmt: skip
-        """dolls, worn: of dolls_cache; latents: (N, 4, h, w); context: (N, 77, D). vary: the garment's place, scale and
-        mirror, so that nothing is learned from where it lies in its picture. where: (N, h, w, 2), of dolls_cache: the
-        samples tell as well which point of the garment each latent cell shows.
+        """dolls, worn: of dolls_cache; latents: (N, 2, 4, h, w), the second of mirror images; context: (N, 77, D).
+        vary: the garment's place, scale and mirror, so that nothing is learned from where it lies in its picture.
+        where: (N, h, w, 2), of dolls_cache: the samples tell as well which point of the garment each cell shows.
         """
         self.where = where
         self.dolls, self.worn, self.latents, self.context = dolls, worn, latents, context
@@ -105,17 +107,24 @@ class Worn(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
         random = rng(self.seed, position, 3)
-        painted = paint(self.worn["region"][index].numpy() > 0, random)
+        mirrored = int(random.integers(2))
+        image, region = self.dolls["image"][index], self.worn["region"][index]
+        if mirrored:
+            image, region = image.flip(-1), region.flip(-1)
+        painted = paint(region.numpy() > 0, random)
         flat, theta = in_range(self.worn["flat"][index]), variation(random) if self.vary else UNMOVED
         sample = {
-            "image": in_range(self.dolls["image"][index]),
+            "image": in_range(image),
             "mask": torch.from_numpy(painted.astype(np.float32))[None],
             "garment": moved(flat, theta) if self.vary else flat,
-            "latents": self.latents[index],
+            "latents": self.latents[index, mirrored],
             "context": self.context[index],
             "name": f"doll {index}",
         }
-        return sample if self.where is None else sample | {"where": moved_points(self.where[index].float(), theta)}
+        if self.where is None:
+            return sample
+        where = self.where[index].flip(1) if mirrored else self.where[index]  # (h, w, 2)
+        return sample | {"where": moved_points(where.float(), theta)}
 
 
 UNMOVED = torch.eye(2, 3)

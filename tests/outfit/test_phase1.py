@@ -127,9 +127,9 @@ def test_the_known_part_is_encoded_anew_around_what_is_drawn_and_stands_there_fr
     inside, guesses = torch.zeros(1, 1, 8, 8), []
     inside[..., 2:5, 3:6] = 1
 
-    def anew(x_0):
+    def anew(x_0, i):
         guesses.append(x_0)
-        return known + len(guesses)
+        return known + len(guesses), inside
 
     steps = list(
         phase1.blended_steps(lambda x, t: 0.1 * x, noise, known, inside, sd.schedule, 8, anew=anew, moments=[2, 5])

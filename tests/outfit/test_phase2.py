@@ -114,7 +114,8 @@ def test_a_top_changes_the_top_and_two_garments_change_both(sd):
     masks = {}
     for colours in (("red",), ("blue",), ("red", "blue"), ("green",)):
         pictures = [garment(colour) for colour in colours]
-        masks[colours], (note,) = phase2.automatic_mask(sd, Sees(), character, pictures)
+        found = phase2.automatic_mask(sd, Sees(), character, pictures)
+        masks[colours], (note,) = found.mask, found.notes
         assert ("not recognised" if colours == ("green",) else "taken for: ") in note
     assert masks["red",][10:30, 20:40].all()
     assert not masks["red",][40:45].any()

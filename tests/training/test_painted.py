@@ -39,11 +39,12 @@ def test_the_cover_is_both_outfits_and_the_mask_is_what_is_worn(tmp_path):
 
 
 def test_masks_are_painted_over_the_cover(tmp_path):
-    data = Painted(folder(tmp_path / "pairs"), torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, 77, 8), seed=0)
+    data = Painted(folder(tmp_path / "pairs"), torch.zeros(2, 2, 4, 4, 4), torch.zeros(2, 77, 8), seed=0)
     for position in range(4):
         sample, random = data[0, position], rng(0, position, 3)
-        random.integers(1)
-        assert np.array_equal(sample["mask"][0].numpy() > 0, paint(square((32, 32), LONG), random))
+        cover = square((32, 32), LONG)
+        cover = cover[:, ::-1] if random.integers(2) else cover
+        assert np.array_equal(sample["mask"][0].numpy() > 0, paint(cover, random))
         assert "cover" not in sample
 
 

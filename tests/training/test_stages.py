@@ -24,12 +24,13 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
-from minicc.training import commands
+from minicc.training import commands, phase2_stage
 from minicc.training.cache import digest_of, kept
-from minicc.training.data import Dressed, Painted, Pictures
+from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
+from minicc.training.phase2_stage import Worn
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage, dropped
 from minicc.training.tiny import VAE_CONFIG
 from minicc.weights.export import save_vae
@@ -308,8 +309,43 @@ def test_cached_latents_belong_to_their_picture_mirrored_or_not(tmp_path):
     assert torch.equal(data[1, 0]["context"], sd.encode_text(["b"])[0].half())
 
 
+def test_dolls_latents_are_cached_both_ways_and_half_of_the_base_s_samples_are_mirrored(tmp_path):
+    sd, images = small_stable_diffusion(), torch.randint(255, (2, 3, 32, 32), dtype=torch.uint8)
+    latents = latents_of(tmp_path / "l", sd, images)
+    assert latents.shape == (2, 2, 4, 32 // sd.vae.stride, 32 // sd.vae.stride)
+    for way, pictures in enumerate((images, images.flip(-1))):
+        assert torch.allclose(latents[:, way].float(), sd.encode_image(in_range(pictures)), atol=1e-3)
+    data = Latents(latents, torch.zeros(2, 77), seed=0)
+    ways = [torch.equal(data[1, position]["latents"], latents[1, 1]) for position in range(40)]
+    assert 10 < sum(ways) < 30
+    assert all(w or torch.equal(data[1, i]["latents"], latents[1, 0]) for i, w in enumerate(ways))
+
+
+def test_phase_2_mirrors_the_doll_its_mask_and_where_its_garment_went_together(monkeypatch):
+    """Column 0 alone is worn and shows a point at the garment's left; mirrored, column 3 does, and still that point."""
+    monkeypatch.setattr(phase2_stage, "paint", lambda layer, random: layer)
+    image = torch.arange(32, dtype=torch.uint8).expand(1, 3, 32, 32).clone()
+    region, where = torch.zeros(1, 32, 32, dtype=torch.uint8), torch.full((1, 4, 4, 2), float("nan"))
+    region[..., :8], where[:, :, 0] = 1, 0.25
+    latents = torch.stack([torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4)], dim=1)
+    worn = {"flat": torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "region": region}
+    data = Worn({"image": image}, worn, latents, torch.zeros(1, 77, 8), seed=0, vary=False, where=where)
+    seen = set()
+    for position in range(12):
+        sample = data[0, position]
+        mirrored = bool(sample["latents"].all())
+        seen.add(mirrored)
+        assert torch.equal(sample["image"], in_range(image[0].flip(-1) if mirrored else image[0]))
+        assert torch.equal(sample["mask"][0], (region[0].flip(-1) if mirrored else region[0]).float())
+        known = ~sample["where"].isnan().any(-1)
+        assert known[:, -1 if mirrored else 0].all()
+        assert known.sum() == 4
+        assert (sample["where"][known] == 0.25).all()
+    assert seen == {True, False}
+
+
 def test_masks_are_painted_anew_for_every_position(tmp_path):
-    data = Painted(Characters(), torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, 77, 64), 0)
+    data = Painted(Characters(), torch.zeros(2, 2, 4, 4, 4), torch.zeros(2, 77, 64), 0)
     masks = [data[0, position]["mask"] for position in (0, 1, 2)]
     assert not torch.equal(masks[0], masks[1])
     assert torch.equal(data[0, 2]["mask"], masks[2])
