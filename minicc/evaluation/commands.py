@@ -62,7 +62,9 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
     warn_of_phase(control, 1)
     if a.data:
         return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
-    return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance)
+    reads_it = a.sd == "tiny" or a.detector != "tiny"  # the shipped detector reads the shipped base
+    finder = ClothingDetector.load(a.detector) if reads_it else None
+    return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance, finder)
 
 
 def phase2(a: Namespace, sd: StableDiffusion) -> Figures:

@@ -25,6 +25,9 @@ GOALS: list[tuple[str, str, str, Callable[[Figures], bool]]] = [
     ),
     ("seam_ratio", "jump across the mask's edge over the truth's", "≤ 1.15", lambda f: f["seam_ratio"] <= 1.15),
     ("shape_change", "long ↔ short without a trace of the old outline", "≥ 0.90", lambda f: f["shape_change"] >= 0.9),
+    ("silhouette_iou", "of these: IoU of the garment found with the true one", "", lambda f: True),
+    ("silhouette_old_iou", "its IoU in the old length", "", lambda f: True),
+    ("silhouette_new", "nearer to the new outline than to the old", "≥ 0.90", lambda f: f["silhouette_new"] >= 0.9),
     ("garment", "the garment given, read off the result", "≥ 0.90", lambda f: f["garment"] >= 0.9),
     ("colour", "its colour", "≥ 0.90", lambda f: f["colour"] >= 0.9),
     ("pattern", "its pattern", "≥ 0.90", lambda f: f["pattern"] >= 0.9),
@@ -43,6 +46,7 @@ GOALS: list[tuple[str, str, str, Callable[[Figures], bool]]] = [
     ("mask_excess", "other pixels in it, per changed one", "", lambda f: True),
     ("colours", "colours of garments, by the nearest name", "", lambda f: True),
     ("small_mask", "one garment painted over: its kind and colour as the sentence says", "", lambda f: True),
+    ("visible_delta_e", "ΔE2000 of what is under the mask and also beside it", "", lambda f: True),
     ("uncovered_delta_e", "ΔE2000 of what the old outfit hid", "", lambda f: True),
 ]
 

@@ -6,10 +6,12 @@ ControlNet; "blind", the ControlNet with a blank hint; "mean", the mean colour o
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import label
 
 from minicc.data.dolls import CLOTHES, FACTS
 from minicc.data.tensors import on_white, to_tensors
@@ -17,8 +19,10 @@ from minicc.evaluation.edits import average, colours_right, mean_delta_e, outlin
 from minicc.evaluation.fills import fills
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
+from minicc.evaluation.silhouettes import silhouettes
 from minicc.evaluation.swaps import Piece, Swap, clothed, pieces, swaps
 from minicc.models.controlnet import ControlNet
+from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion
 
 Figures = dict[str, Any]
@@ -27,14 +31,17 @@ NO_TRACE = 0.9  # of the pixels in which old and new outline differ, so many mus
 
 def evaluate_phase1(
     sd: StableDiffusion, control: ControlNet, reader: AttributeReader, n: int = 200, seed: int = 0, steps: int = 50,
-    guidance: float | None = None,
+    guidance: float | None = None, detector: ClothingDetector | None = None,
 ) -> Figures:  # fmt: skip
     """The table of the model card: figures on n held-out dolls, `baselines` and the `ceiling`; see `figures`.
 
     `small_mask`: of n dolls of which only one garment is painted over, the share that gets the sentence's in its place.
+    detector: one for this model tells of the outlines, too, see `silhouettes`.
     """
-    asked, small = swaps(n, seed), pieces(n, seed)
-    measured = {name: figures(made, asked, reader) for name, made in fills(sd, control, asked, steps, guidance)}
+    asked, small, measured = swaps(n, seed), pieces(n, seed), dict[str, Figures]()
+    for name, made in fills(sd, control, asked, steps, guidance):
+        shapes = silhouettes(partial(detector.find, sd), made, asked) if detector else {}
+        measured[name] = {**figures(made, asked, reader), **shapes}
     for name, made in fills(sd, control, small, steps, guidance):
         measured[name]["small_mask"] = obeyed(made, small, reader)
     truth = figures([one.truth for one in asked], asked, reader)
@@ -53,7 +60,8 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     right, also that nothing is worn where the sentence names nothing. attributes: of each fact, over the dolls whose
     sentence names a garment there. colours: of garments, by the nearest name. seam_ratio: `edits.seam` of all dolls.
     under_mask_delta_e: ΔE2000 to the truth where neither outfit is, such as hair and hands that were painted over.
-    uncovered_delta_e: the same where the old outfit was and the new one is not. shape_change: of the swaps of length,
+    visible_delta_e: the same of parts that can be seen beside the mask as well. uncovered_delta_e: the same where the
+    old outfit was and the new one is not. shape_change: of the swaps of length,
     those read right and with no trace of the old outline.
     """
     read = reader.read(to_tensors(pictures)).numpy()  # (n, facts)
@@ -71,6 +79,7 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
         "colours": average(colours),
         "seam_ratio": float(jumps[0] / jumps[1]),
         "under_mask_delta_e": average([mean_delta_e(x, y, never_clothed(s)) for x, y, s in triples]),
+        "visible_delta_e": average([mean_delta_e(x, y, partly_visible(s)) for x, y, s in triples]),
         "uncovered_delta_e": average([mean_delta_e(x, y, uncovered(s)) for x, y, s in triples]),
         "shape_change": average([no_trace(*t, right=r) for t, r in zip(triples, right, strict=True) if t[2].slot]),
     }
@@ -91,6 +100,15 @@ def columns(names: Sequence[str]) -> list[int]:
 def never_clothed(swap: Swap) -> np.ndarray:
     """(H, W) bool: under the mask, and clothes in neither outfit: the picture shows what belongs there."""
     return swap.mask & ~clothed(swap.before) & ~clothed(swap.after)
+
+
+def partly_visible(swap: Swap) -> np.ndarray:
+    """(H, W) bool: never clothed, and of a part that reaches out of the mask: not a hand that is wholly under it."""
+    index, seen = swap.before.index, np.zeros_like(swap.mask)
+    for number in np.unique(index[~swap.mask]):
+        parts, _ = label(index == number)
+        seen |= np.isin(parts, np.setdiff1d(parts[~swap.mask], 0))
+    return never_clothed(swap) & seen
 
 
 def uncovered(swap: Swap) -> np.ndarray:

@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import binary_dilation, label
 
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.dolls.facts import numbers
+from minicc.data.dolls.wardrobe import CLASSES
 from minicc.data.tensors import to_tensor
 from minicc.evaluation.edits import filled_with_mean
 from minicc.evaluation.fills import fills, redressed
 from minicc.evaluation.goals import GOALS, table, write_json
-from minicc.evaluation.phase1 import figures, never_clothed, obeyed, uncovered
+from minicc.evaluation.phase1 import figures, never_clothed, obeyed, partly_visible, uncovered
 from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation.silhouettes import silhouettes
 from minicc.evaluation.swaps import clothed, pieces, swaps
 from minicc.outfit import phase1
+from minicc.outfit.clothing import Clothes
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded
 
@@ -153,6 +157,42 @@ def test_regions_of_what_was_lost_do_not_overlap_and_hold_no_clothes(asked):
         assert not (never & bare).any()
         assert not clothed(one.after)[never | bare].any()
         assert np.array_equal(np.asarray(one.character)[never], np.asarray(one.truth)[never])
+
+
+def test_a_part_that_is_wholly_under_the_mask_is_not_asked_of_what_is_visible(asked):
+    hidden = 0
+    for one in asked:
+        never, visible = never_clothed(one), partly_visible(one)
+        assert not (visible & ~never).any()
+        parts, count = label((one.before.index == CLASSES["skin"]) & never)
+        for part in (parts == number for number in range(1, count + 1)):
+            beside = binary_dilation(part) & ~one.mask & (one.before.index == CLASSES["skin"])
+            assert visible[part].any() or not beside.any()
+            hidden += not visible[part].any()
+    assert hidden > 0
+
+
+def seen_as(*told: dolls.Doll):
+    """A detector that knows these dolls by heart, as `find`."""
+    indices = {doll.image.tobytes(): doll.index for doll in told}
+
+    def find(picture: Image.Image) -> Clothes:
+        index = indices[picture.tobytes()]
+        return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
+
+    return find
+
+
+def test_silhouettes_tell_the_new_outline_from_the_old_one(asked):
+    changed = [one for one in asked if one.slot]
+    relapses, truths = [one.relapse for one in changed], [one.after for one in changed]
+    find = seen_as(*relapses, *truths)
+    right, leaked = (silhouettes(find, [d.image for d in made], changed) for made in (truths, relapses))
+    assert (right["silhouette_iou"], right["silhouette_new"]) == (1, 1)
+    assert right["silhouette_old_iou"] < 0.9
+    assert (leaked["silhouette_old_iou"], leaked["silhouette_new"]) == (1, 0)
+    none = silhouettes(find, [one.truth for one in asked[::2]], asked[::2])
+    assert all(math.isnan(value) for value in none.values())
 
 
 def test_a_batch_of_characters_gives_each_the_picture_it_gets_alone(sd, control, asked):

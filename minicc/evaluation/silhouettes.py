@@ -1,0 +1,42 @@
+"""The outline of the clothes that were drawn, as the detector finds it, beside the one asked for and the old one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+
+from minicc.data.dolls.wardrobe import CLASSES
+from minicc.evaluation.edits import FEWEST, average
+from minicc.evaluation.swaps import Swap
+from minicc.outfit.clothing import Clothes
+
+
+def silhouettes(
+    find: Callable[[Image.Image], Clothes], pictures: Sequence[Image.Image], asked: Sequence[Swap]
+) -> dict[str, float]:
+    """Of the swaps of length; nan if there are none.
+
+    silhouette_iou: the mean IoU of the garment found and the true one. silhouette_old_iou: of the garment found and the
+    new one in the old one's length, what a leak would be. silhouette_new: the share of results nearer to the former. A
+    garment whose outline hardly changes is not judged.
+    """
+    rows = [overlaps(find(picture), one) for picture, one in zip(pictures, asked, strict=True) if one.slot]
+    judged = [row for row in rows if row is not None]
+    return {
+        "silhouette_iou": average([new for new, _ in judged]),
+        "silhouette_old_iou": average([old for _, old in judged]),
+        "silhouette_new": average([float(new > old) for new, old in judged]),
+    }
+
+
+def overlaps(found: Clothes, swap: Swap) -> tuple[float, float] | None:
+    """IoU with the true garment and with its relapse; None if these two are hardly different."""
+    assert swap.slot is not None
+    number = CLASSES[swap.slot]
+    seen, new, old = found.index == number, swap.after.index == number, swap.relapse.index == number
+    return None if (new != old).sum() < FEWEST else (iou(seen, new), iou(seen, old))
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Of two masks (H, W) bool; b is not empty."""
+    return float((a & b).sum() / (a | b).sum())
