@@ -1,4 +1,4 @@
-"""A contact sheet: the character, the mask as it was used, and every variant with its seed."""
+"""A contact sheet: the character, all that any variant may have changed, and every variant with its seed."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,8 @@ MASKED = (255, 80, 80)  # what the mask is tinted with
 
 def contact_sheet(character: Image.Image, results: Sequence[Result], columns: int = 6) -> Image.Image:
     """All on white, RGB, row by row."""
-    cells = [(on_white(character), "character"), (tinted(character, results[0].mask), "mask")]
+    used = np.any([np.asarray(result.mask) > 0 for result in results], axis=0)
+    cells = [(on_white(character), "character"), (tinted(character, used), "mask")]
     cells += [(on_white(result.image), f"seed {result.seed}") for result in results]
     for picture, _ in cells:
         picture.thumbnail((CELL, CELL))
@@ -29,8 +30,8 @@ def contact_sheet(character: Image.Image, results: Sequence[Result], columns: in
     return sheet
 
 
-def tinted(character: Image.Image, mask: Image.Image) -> Image.Image:
-    """The character with the mask half red over it."""
-    pixels, inside = np.array(on_white(character)), np.asarray(mask) > 0
+def tinted(character: Image.Image, inside: np.ndarray) -> Image.Image:
+    """The character with the mask, (H, W) bool, half red over it."""
+    pixels = np.array(on_white(character))
     pixels[inside] = (pixels[inside].astype(int) + MASKED) // 2
     return Image.fromarray(pixels)

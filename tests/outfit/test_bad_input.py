@@ -220,6 +220,24 @@ def test_a_sheet_shows_the_mask_as_it_was_used():
     assert np.array_equal((shown != 255).any(-1), mask)
 
 
+def test_every_variant_has_its_cell_and_the_mask_is_that_of_all():
+    character, one, other = (
+        Image.new("RGB", SIZE, "white"),
+        square(SIZE, (2, 2, 20, 20)),
+        square(SIZE, (30, 10, 44, 30)),
+    )
+    made = [
+        phase1.Result(Image.new("RGB", SIZE, colour), mask_of(mask), "a red dress", seed)
+        for seed, (colour, mask) in enumerate((("red", one), ("blue", other)))
+    ]
+    sheet = np.asarray(contact_sheet(character, made))
+    cells = [sheet[4:44, 4 + left : 52 + left] for left in range(0, 4 * 56, 56)]
+    assert (cells[0] == 255).all()
+    assert np.array_equal((cells[1] != 255).any(-1), one | other)
+    assert (cells[2] == (255, 0, 0)).all()
+    assert (cells[3] == (0, 0, 255)).all()
+
+
 def test_words_of_captions_lie_beside_the_trained_tokenizer(tmp_path):
     captions = [doll.caption for doll in map(dolls.draw, range(40))]
     folder = train_tokenizer(captions, tmp_path / "tokenizer")
