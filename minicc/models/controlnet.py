@@ -129,6 +129,8 @@ class HintShape:
 class ControlNet(EncoderHalf):
     """The trainable copy Θ_c, the hint encoder (Θ_z1), and the zero convolutions (Θ_z2): 12 + 1 in Stable Diffusion."""
 
+    idle_without_garment = False  # whether some layers see garments and nothing else
+
     def __init__(
         self,
         config: UNetConfig = UNetConfig(),

@@ -95,6 +95,7 @@ class Words(GarmentControlNet):
     """The garment as more words: its latents, two by two with their positions, projected to tokens of the sentence."""
 
     way = "words"
+    idle_without_garment = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -118,6 +119,7 @@ class Decoder(GarmentControlNet):
     """Joint attention, and one layer after each cross-attention of the locked decoder that sees the garment's skips."""
 
     way = "decoder"
+    idle_without_garment = True
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

@@ -14,7 +14,6 @@ from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet, trainable
-from minicc.models.garment_ways import way_of
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
@@ -51,7 +50,7 @@ class Phase1Stage(Stage):
         self.inside = self.inside if inside is None else positive("inside", inside)
         self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
         self.unet, control.phase = sd.unet, self.phase
-        self.uses_all = way_of(control) not in ("decoder", "words")  # whose layers only see garments
+        self.uses_all = not control.idle_without_garment
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         trainable(sd.unet, control, sd_locked)
 

@@ -131,7 +131,7 @@ def random_garment(rng: np.random.Generator, slot: str, combinations: str = "any
     kinds = tuple(SLOTS[slot])
     while True:
         kind = pick(rng, kinds)
-        # A third of clothes are plain, as in life; shoes, hats and accessories always.
+        # A quarter of clothes are plain; shoes, hats and accessories always.
         plain = slot not in PATTERNED or rng.integers(100) < 24
         pattern = "plain" if plain else pick(rng, PATTERNS[1:])
         garment = Garment(kind, pick(rng, COLOURS), pattern, pick(rng, SLOTS[slot][kind]))
