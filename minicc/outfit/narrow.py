@@ -2,7 +2,8 @@
 
 The automatic mask reaches as far as the kind of garment may, for nobody knows yet how long its sleeves will be. When
 three quarters of the steps are done they can be seen. Where the drawing shows what was there before, bare skin, the
-ground, trousers under a new top, the character's own pixels come back, and the last steps close the seam.
+ground, trousers under a new top, the character's own pixels come back, and the last steps close the seam. A mask that
+begins wide and shrinks is that of Blended Latent Diffusion (Avrahami et al. 2022, arXiv 2206.02779), for thin masks.
 """
 
 from collections.abc import Sequence
