@@ -187,13 +187,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     add_recipe(p)
-    p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
-    p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
-    ways = ["joint", "plain", "canvas", "decoder", "words"]
-    p.add_argument("--variant", choices=ways, help="phase2: how the garment is seen [as --control does]")
-    p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
-    p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
-    p.add_argument("--snr-gamma", type=float, default=math.inf, help="base, phase1, phase2: Min-SNR-γ; 5, 1 [∞: off]")
+    add_objective(p)
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
     p.add_argument(
         "--recompute", action="store_true",
@@ -201,6 +195,17 @@ def add_train(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     p.add_argument("--eight-bit", action="store_true", help="8-bit AdamW, needs bitsandbytes")
     p.set_defaults(run=run.run_train)
+
+
+def add_objective(p: argparse.ArgumentParser) -> None:
+    """What is learned: the loss's weights, and how a garment is seen."""
+    p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
+    p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
+    ways = ["joint", "plain", "canvas", "decoder", "words"]
+    p.add_argument("--variant", choices=ways, help="phase2: how the garment is seen [as --control does]")
+    p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
+    p.add_argument("--supervise", type=float, default=0.0, help="phase2: weight of the loss on attention [0]")
+    p.add_argument("--snr-gamma", type=float, default=math.inf, help="base, phase1, phase2: Min-SNR-γ; 5, 1 [∞: off]")
 
 
 def add_evaluate(p: argparse.ArgumentParser) -> None:
