@@ -211,7 +211,11 @@ def add_objective(p: argparse.ArgumentParser) -> None:
 def add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(p, vae_help="vae: its folder or file [the shipped one]; else in the place of the model's")
-    p.add_argument("--detector", default="tiny", help="phase1, detector, phase2: folder, or the shipped one [tiny]")
+    p.add_argument(
+        "--detector",
+        default="tiny",
+        help="phase1, detector, phase2: folder, or the shipped one, which reads tiny [tiny]",
+    )
     p.add_argument("--control", help="phase1, phase2: file, folder or shipped name [tiny-phase1, tiny-phase2]")
     p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [left out]")
     p.add_argument("--plain", help="phase2: the ControlNet of the baseline with a plain hint [left out]")

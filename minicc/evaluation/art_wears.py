@@ -56,8 +56,9 @@ def evaluate_phase2_on(
 ) -> dict[str, object]:  # fmt: skip
     """`figures` under the detector's masks, `true_masks`, `baselines` and the `ceiling`, as for dolls.
 
-    On up to n drawings of a folder, spread evenly; phase1: the ControlNet of the baseline that is given words. Raises
-    PictureError if the folder has no such drawings.
+    On up to n drawings of a folder, spread evenly; phase1: the ControlNet of the baseline that is given words.
+    Another's garment, of the same kinds, is worn under the mask of the own one. Raises PictureError if the folder has
+    no such drawings.
     """
     asked = drawings(folder, n, seed, WornDrawing, wearable)
     goal = [reconstruction(sd, one) for one in asked]

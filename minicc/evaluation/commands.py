@@ -64,6 +64,8 @@ def phase1(a: Namespace, sd: StableDiffusion) -> Figures:
         return evaluate_art(sd, control, a.data, a.n, a.seed, a.steps, a.guidance)
     reads_it = a.sd == "tiny" or a.detector != "tiny"  # the shipped detector reads the shipped base
     finder = ClothingDetector.load(a.detector) if reads_it else None
+    if finder is None:
+        print("silhouettes are left out: name a detector for this model with --detector")
     return evaluate_phase1(sd, control, reader_of(a), a.n, a.seed, a.steps, a.guidance, finder)
 
 

@@ -61,8 +61,8 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     sentence names a garment there. colours: of garments, by the nearest name. seam_ratio: `edits.seam` of all dolls.
     under_mask_delta_e: ΔE2000 to the truth where neither outfit is, such as hair and hands that were painted over.
     visible_delta_e: the same of parts that can be seen beside the mask as well. uncovered_delta_e: the same where the
-    old outfit was and the new one is not. shape_change: of the swaps of length,
-    those read right and with no trace of the old outline.
+    old outfit was and the new one is not. shape_change: of the swaps of length, those read right and with no trace of
+    the old outline.
     """
     read = reader.read(to_tensors(pictures)).numpy()  # (n, facts)
     right = Answers([s.after for s in asked]).right(read)

@@ -45,9 +45,10 @@ def evaluate_phase2(
     """The table of the model card: `figures` under the detector's masks, `true_masks`, `baselines`, the `ceiling`.
 
     phase1, plain: the ControlNets of two baselines, which are left out without them. All baselines have the detector's
-    masks. mask_covered, mask_excess: of the truly changed pixels how many the detector's masks cover, and how many
-    others they hold, in parts of the changed ones; before_narrowing: the same of them as they began, over which
-    kept_delta_e is measured. outfits: top and bottom at once, on a quarter as many dolls.
+    masks; those of mean and phase1_caption are not narrowed, which is a part of phase 2. mask_covered, mask_excess: of
+    the truly changed pixels how many the detector's masks cover, and how many others they hold, in parts of the changed
+    ones; before_narrowing: the same of them as they began, over which kept_delta_e is measured. outfits: top and bottom
+    at once, on a quarter as many dolls.
     """
     asked, options = wears(n, seed), {"steps": steps, "guidance": guidance}
     goal = [reconstruction(sd, one) for one in asked]
@@ -65,7 +66,8 @@ def evaluate_phase2(
         spoken = redressed(sd, phase1, words, "phase1_caption", steps=steps, guidance=phase1_guidance)
         baselines["phase1_caption"] = measured(spoken, found)
     if plain:
-        baselines["plain_hint"] = measured(dressed(sd, plain, asked, found, "plain_hint", **options), found)
+        hinted, _ = dressed_as_found(sd, plain, detector, asked, clothes, "plain_hint", **options)
+        baselines["plain_hint"] = measured(hinted, found)
     ours, masks = dressed_as_found(sd, control, detector, asked, clothes, "phase2", **options)
     return {
         **measured(ours, found),

@@ -1,6 +1,6 @@
 """What phase 2 is asked when it is measured: a doll that no training has seen, the picture of a held-out garment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -21,8 +21,8 @@ from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.detect import NothingFound
 from minicc.outfit.garment import Placed, placed
-from minicc.outfit.narrow import Automatic, Narrowing
-from minicc.outfit.phase1 import Ready, Result
+from minicc.outfit.narrow import AutomaticMask
+from minicc.outfit.phase1 import Result
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
 from minicc.training.phase2_stage import moved, moved_points, variation
@@ -109,28 +109,23 @@ class Dressing(Ask, Protocol):
     def garment(self) -> Image.Image: ...
 
 
-def found_clothes(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Dressing]) -> list[Automatic]:
+def found_clothes(sd: StableDiffusion, detector: ClothingDetector, asked: Sequence[Dressing]) -> list[AutomaticMask]:
     """The detector's own masks, as wide as they begin; an empty one where it finds no clothes."""
     found = []
     for one in tqdm(asked, desc="finding clothes"):
         try:
             found.append(phase2.automatic_mask(sd, detector, one.character, [one.garment]))
         except NothingFound as nothing:
-            found.append(Automatic(np.zeros_like(one.mask), [str(nothing)], nothing.clothes))
+            found.append(AutomaticMask(np.zeros_like(one.mask), [str(nothing)], nothing.clothes))
     return found
 
 
 def dressed_as_found(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, asked: Sequence[Dressing],
-    found: Sequence[Automatic], name: str, **options: object,
+    found: Sequence[AutomaticMask], name: str, **options: object,
 ) -> tuple[list[Image.Image], list[np.ndarray]]:  # fmt: skip
     """What phase 2 makes of every question under the detector's masks, and those masks as they were at the end."""
-
-    def narrowing(ready: list[Ready], those: Sequence[int]) -> Narrowing:
-        return Narrowing(sd, detector, ready, [found[i] for i in those])
-
-    masks = [one.mask for one in found]
-    results = dressings(sd, control, asked, masks, name, narrowing, **options)
+    results = dressings(sd, control, asked, [one.mask for one in found], name, detector, found, **options)
     return [one.image for one in results], [np.asarray(one.mask) > 0 for one in results]
 
 
@@ -139,23 +134,23 @@ def dressed(
     **options: object,
 ) -> list[Image.Image]:  # fmt: skip
     """What phase 2 makes of every question under these masks; the character itself where a mask is empty."""
-    return [one.image for one in dressings(sd, control, asked, masks, name, None, **options)]
+    return [one.image for one in dressings(sd, control, asked, masks, name, **options)]  # type: ignore[arg-type]
 
 
 def dressings(
     sd: StableDiffusion, control: ControlNet, asked: Sequence[Dressing], masks: Sequence[np.ndarray], name: str,
-    narrowing: Callable[[list[Ready], list[int]], Narrowing] | None = None, **options: object,
+    detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (), **options: object,
 ) -> list[Result]:  # fmt: skip
-    """The same with the masks used. narrowing: of the characters of one batch, and which of the questions they are."""
+    """The same with the masks used. detector, found: what made the masks, which are narrowed then."""
     made = [Result(one.character, Image.new("L", one.character.size), "", one.seed) for one in asked]
     todo = [i for i, mask in enumerate(masks) if mask.any()]
     ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in todo]
     for part in alike(ready, name):
         those = [asked[todo[i]] for i in part]
         garments = to_tensors(placed(one.garment, sd.side).picture for one in those)
-        seeds, batch = [one.seed for one in those], [ready[i] for i in part]
-        narrow = narrowing(batch, [todo[i] for i in part]) if narrowing else None
-        results = phase2.batch(sd, control, batch, garments, seeds, narrow=narrow, **options)  # type: ignore[arg-type]
+        seeds = [one.seed for one in those]
+        masked = {"detector": detector, "found": [found[todo[i]] for i in part]} if detector else {}
+        results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **masked, **options)  # type: ignore[arg-type]
         for i, result in zip(part, results, strict=True):
             made[todo[i]] = result
     return made

@@ -2,12 +2,13 @@
 
 The automatic mask reaches as far as the kind of garment may, for nobody knows yet how long its sleeves will be. When
 three quarters of the steps are done they can be seen. Where the drawing shows what was there before, bare skin, the
-ground, trousers under a new top, the character's own pixels come back, and the last steps close the seam. A mask that
-begins wide and shrinks is that of Blended Latent Diffusion (Avrahami et al. 2022, arXiv 2206.02779), for thin masks.
+ground, trousers under a new top, the character's own pixels come back; the steps that are left, and `seamless`, close
+the seam. A mask that begins wide and shrinks is that of Blended Latent Diffusion (Avrahami et al. 2022, arXiv
+2206.02779), for thin masks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from minicc.data.tensors import to_image
 from minicc.outfit.clothing import Clothes, ClothingDetector
+from minicc.outfit.compose import grow
 from minicc.outfit.editing import DISK
 from minicc.outfit.phase1 import Ready
 from minicc.outfit.reach import REPLACES, height_of
@@ -26,7 +28,7 @@ AROUND = 0.02  # of the figure's height: so far around what changed the drawing 
 
 
 @dataclass(frozen=True)
-class Automatic:
+class AutomaticMask:
     """What garments shall change on a character, as the detector sees it."""
 
     mask: np.ndarray  # (H, W) bool
@@ -44,7 +46,8 @@ class Narrowing:
     sd: StableDiffusion
     detector: ClothingDetector
     ready: list[Ready]  # with the masks of now
-    found: Sequence[Automatic] = field(repr=False)
+    found: Sequence[AutomaticMask]
+    feather: int = 0  # pixels by which the masks were grown, and are again
 
     def __call__(self, drawn: Tensor) -> Tensor:
         """drawn: (B, 3, h, w) in [-1, 1], the windows. Returns their masks, (B, 1, h, w)."""
@@ -53,12 +56,15 @@ class Narrowing:
         ]
         return torch.cat([one.mask for one in self.ready])
 
-    def narrowed(self, ready: Ready, found: Automatic, drawn: Tensor) -> Ready:
+    def narrowed(self, ready: Ready, found: AutomaticMask, drawn: Tensor) -> Ready:
         """With the mask left of one character when its window is drawn like this, (3, h, w)."""
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)
-        declared = ready.declared & ~unchanged(found.clothes, now, found.kinds, ready.declared)
-        return replace(ready, declared=declared, mask=ready.place.take_mask(declared)) if declared.any() else ready
+        changed = ready.declared & ~unchanged(found.clothes, now, found.kinds, ready.declared)
+        if not changed.any():
+            return ready
+        declared = grow(changed, self.feather) & ready.declared
+        return replace(ready, declared=declared, mask=ready.place.take_mask(declared))
 
 
 def unchanged(before: Clothes, now: Clothes, kinds: Sequence[str], mask: np.ndarray) -> np.ndarray:

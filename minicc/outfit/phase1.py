@@ -169,13 +169,13 @@ def fill(
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
     put_back: False leaves the known part out: the whole picture is drawn, and shows how far a hint is followed.
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
-    the latents along the edge tell of grey; then it sees it around what has been drawn so far. narrow: the last time,
-    what has been drawn, (B, 3, H, W) → the masks that remain, each inside its old one.
+    the latents along the edge tell of grey; then it sees it around what has been drawn so far. narrow: the last of
+    these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
-    moments = [] if inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
+    moments = [] if narrow is None and inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
 
     def anew(x_0: Tensor, i: int) -> tuple[Tensor, Tensor]:
         nonlocal mask

@@ -16,7 +16,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import clothing_mask
 from minicc.outfit.garment import looked_at, seen
-from minicc.outfit.narrow import Automatic, Narrowing
+from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
 from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
@@ -68,7 +68,7 @@ def variants(
     for doubt in unknown_words(sd.tokenizer_source, prompt):
         warnings.warn(doubt, stacklevel=2)
     ready, many = prepare(sd, character, mask, feather, max_side), len(seeds)
-    narrow = Narrowing(sd, detector, [ready] * many, [found] * many) if found and detector else None
+    narrow = Narrowing(sd, detector, [ready] * many, [found] * many, feather) if found and detector else None
     hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
     pictures = fill(
         sd, ready.image, ready.mask, [prompt], seeds, [hinted],
@@ -108,7 +108,7 @@ def in_turn(
 def automatic_mask(
     sd: StableDiffusion, detector: ClothingDetector, character: Image.Image, garments: Sequence[Image.Image],
     classes: Sequence[str] = (), uncertainty: str | Path | None = None,
-) -> Automatic:  # fmt: skip
+) -> AutomaticMask:  # fmt: skip
     """What these garments shall change on a character; with classes only these, as they are worn.
 
     Warns if the picture shows several characters. Raises PictureError if there are no clothes.
@@ -122,25 +122,28 @@ def automatic_mask(
     shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
     if not all(shown):
         doubt = "the garment was not recognised: all clothes are changed, or pass classes="
-        return Automatic(clothing_mask(found), [doubt], found)
+        return AutomaticMask(clothing_mask(found), [doubt], found)
     if not shown:
-        return Automatic(clothing_mask(found, classes), [], found)
+        return AutomaticMask(clothing_mask(found, classes), [], found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
-    return Automatic(reaching_mask(found, kinds), said, found, kinds)
+    return AutomaticMask(reaching_mask(found, kinds), said, found, kinds)
 
 
 def batch(
     sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
-    *, strength: float = 1.0, narrow: Narrowing | None = None, **options: object,
+    *, strength: float = 1.0, detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (),
+    **options: object,
 ) -> list[Result]:  # fmt: skip
     """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
 
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
-    them. narrow: of the same `ready`. options: of `fill`. The colour error is not computed.
+    them. detector, found: what made the masks of `ready`, which are narrowed then. options: of `fill`. The colour error
+    is not computed.
     """
     image, mask, hint = in_one_batch(ready)
     hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
+    narrow = Narrowing(sd, detector, list(ready), found) if detector else None
     pictures = fill(sd, image, mask, [""], seeds, [hinted], narrow=narrow, **options)  # type: ignore[arg-type]
     ready = narrow.ready if narrow else ready
     return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]

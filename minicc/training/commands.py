@@ -156,8 +156,8 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
     data = Latents(latents, tokenize(sd.tokenizer, captions), config.seed)
     announce(stage, data, config)
-    judged = Latents(encode_images(sd, held_out["image"]), tokenize(sd.tokenizer, shown), config.seed)
-    train(stage, data, config, judged)
+    as_drawn = encode_images(sd, held_out["image"])[:, :1]
+    train(stage, data, config, Latents(as_drawn, tokenize(sd.tokenizer, shown), config.seed))
     return sd.save(a.out / "sd", dtype=torch.float16)
 
 
@@ -196,14 +196,15 @@ def locked_dtype(a: Namespace) -> torch.dtype:
 
 
 def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Painted:
-    """Dolls whose masks cover a second outfit as well."""
+    """Dolls whose masks cover a second outfit as well; those of the training part are mirrored half of the time."""
     dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
     outfits = texts(dolls["outfit"])
     name = f"{count}" if split == "train" else f"{split}-{count}"
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
     context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, outfits)
     others = draw_others(a.cache, split, count, a.size or sd.side)
-    return Painted(Dressed(dolls, others, outfits), latents, context, a.seed)
+    ways = latents if split == "train" else latents[:, :1]
+    return Painted(Dressed(dolls, others, outfits), ways, context, a.seed)
 
 
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:

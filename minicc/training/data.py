@@ -37,10 +37,12 @@ class Pictures(Dataset):
 
 
 class Latents(Dataset):
-    """Latents that were encoded once, half of them those of mirror images, with their captions' token ids."""
+    """Latents that were encoded once, with their captions' token ids; where there are those of mirror images, half of
+    the samples are mirrored.
+    """
 
     def __init__(self, latents: Tensor, ids: Tensor, seed: int):
-        """latents: (N, 2, 4, h, w), scaled, the second of mirror images; ids: (N, 77)."""
+        """latents: (N, 1 or 2, 4, h, w), scaled, the second of mirror images; ids: (N, 77)."""
         self.latents, self.ids, self.seed = latents, ids, seed
 
     def __len__(self) -> int:
@@ -48,7 +50,7 @@ class Latents(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        mirrored = int(rng(self.seed, position, 3).integers(2))
+        mirrored = int(rng(self.seed, position, 3).integers(self.latents.shape[1]))
         return {"latents": self.latents[index, mirrored], "ids": self.ids[index], "name": f"doll {index}"}
 
 
@@ -76,15 +78,16 @@ class Dressed(Dataset):
 
 
 class Painted(Dataset):
-    """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run, half of
-    them mirrored. Latents, of both ways round, and contexts were computed once.
+    """What phase 1 learns from: characters with masks as hands paint them, fresh for every position of the run.
+
+    Latents and contexts were computed once; where there are latents of mirror images, half of the samples are mirrored.
     """
 
     def __init__(self, pictures: Dataset, latents: Tensor, context: Tensor, seed: int):
         """pictures: dicts with image, mask (the exact clothes), caption and name, `Dressed` or a `PictureFolder`; with
         cover, masks are painted over that instead: the clothes of either outfit.
 
-        latents: (N, 2, 4, h, w), the second of mirror images; context: (N, 77, D).
+        latents: (N, 1 or 2, 4, h, w), the second of mirror images; context: (N, 77, D).
         """
         self.pictures, self.latents, self.context, self.seed = pictures, latents, context, seed
 
@@ -96,7 +99,7 @@ class Painted(Dataset):
         random = rng(self.seed, position, 3)
         sample = dict(self.pictures[index])
         sample["mask"] = sample.pop("cover", sample["mask"])
-        mirrored = int(random.integers(2))
+        mirrored = int(random.integers(self.latents.shape[1]))
         if mirrored:
             sample |= {name: sample[name].flip(-1) for name in ("image", "mask")}
         layer = sample["mask"][0].numpy() > 0

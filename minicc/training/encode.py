@@ -28,7 +28,6 @@ def encoder_of(sd: StableDiffusion) -> tuple[object, ...]:
     return sd.vae.encoder, sd.vae.quant_conv, sd.vae.config.scaling_factor
 
 
-@torch.no_grad()
 def encode_images(sd: StableDiffusion, images: Tensor, batch: int = 32) -> Tensor:
     """(N, 2, 4, h, w) float16 of uint8 pictures (N, 3, H, W)."""
     starts = trange(0, len(images), batch, desc="encoding pictures")

@@ -85,17 +85,18 @@ def attention_loss(control: ControlNet, recording: Recording, garment: KeysValue
 
 
 class Worn(Dataset):
-    """Dolls, half of them mirrored, one garment of each alone, and masks as hands paint them over it, fresh for every
-    position of the run.
+    """Dolls, one garment of each alone, and masks as hands paint them over it, fresh for every position of the run;
+    where there are latents of mirror images, half of the dolls are mirrored.
     """
 
     def __init__(
         self, dolls: dict[str, Tensor], worn: dict[str, Tensor], latents: Tensor, context: Tensor, seed: int,
         vary: bool = True, where: Tensor | None = None,
     ):  # fmt: skip
-        """dolls, worn: of dolls_cache; latents: (N, 2, 4, h, w), the second of mirror images; context: (N, 77, D).
-        vary: the garment's place, scale and mirror, so that nothing is learned from where it lies in its picture.
-        where: (N, h, w, 2), of dolls_cache: the samples tell as well which point of the garment each cell shows.
+        """dolls, worn: of dolls_cache; latents: (N, 1 or 2, 4, h, w), the second of mirror images; context:
+        (N, 77, D). vary: the garment's place, scale and mirror, so that nothing is learned from where it lies in its
+        picture. where: (N, h, w, 2), of dolls_cache: the samples tell as well which point of the garment each cell
+        shows.
         """
         self.where = where
         self.dolls, self.worn, self.latents, self.context = dolls, worn, latents, context
@@ -107,7 +108,7 @@ class Worn(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
         random = rng(self.seed, position, 3)
-        mirrored = int(random.integers(2))
+        mirrored = int(random.integers(self.latents.shape[1]))
         image, region = self.dolls["image"][index], self.worn["region"][index]
         if mirrored:
             image, region = image.flip(-1), region.flip(-1)

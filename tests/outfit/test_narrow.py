@@ -5,9 +5,11 @@ import torch
 from PIL import Image
 
 from minicc.data.samples import CLASSES
-from minicc.outfit import phase2
+from minicc.data.tensors import mask_tensor
+from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
-from minicc.outfit.narrow import Automatic, Narrowing, unchanged
+from minicc.outfit.compose import grow, latent_mask
+from minicc.outfit.narrow import AutomaticMask, Narrowing, unchanged
 from minicc.outfit.phase1 import prepare
 from tests.outfit.test_compose import picture
 
@@ -20,10 +22,10 @@ def clothes(index: np.ndarray, sure: float = 1.0) -> Clothes:
     return Clothes(p, np.zeros(index.shape, np.float32))
 
 
-def figure(sleeve: int, trousers: int = BOTTOM) -> np.ndarray:
+def figure(sleeve: int) -> np.ndarray:
     """A body 20 wide in a picture of 64 × 64: a top down to row 30, bare arms below row `sleeve`, trousers under it."""
     index = np.zeros((64, 64), int)
-    index[8:30, 20:40], index[30:56, 20:40] = TOP, trousers
+    index[8:30, 20:40], index[30:56, 20:40] = TOP, BOTTOM
     index[8:40, 10:20] = SKIN
     index[8:sleeve, 10:20] = TOP
     return index
@@ -74,7 +76,7 @@ def red_garment() -> Image.Image:
 
 def test_the_narrowed_mask_is_what_the_result_declares_and_all_beside_it_is_the_characters(sd, control):
     detector, character = Watches(), picture((64, 64), "RGBA")
-    results = phase2.variants(sd, control, character, red_garment(), detector=detector, seeds=[0, 1], steps=4)
+    results = phase2.variants(sd, control, character, red_garment(), detector=detector, seeds=[0, 1], steps=8)
     wide = phase2.automatic_mask(sd, Watches(), character, [red_garment()])
     assert len(detector.seen) == 3  # the character, and late in the sampling each of the two
     for result, drawn in zip(results, detector.seen[1:], strict=True):
@@ -93,7 +95,7 @@ def test_a_painted_mask_and_one_of_an_unknown_garment_stay(sd, control):
     options = {"detector": Watches(), "steps": 4}
     result = phase2.generate(sd, control, character, red_garment(), mask=painted, **options)
     assert np.array_equal(np.asarray(result.mask) > 0, painted)
-    asked = Automatic(painted, [], clothes(figure(14)))
+    asked = AutomaticMask(painted, [], clothes(figure(14)))
     ready = prepare(sd, character, painted)
     narrowing = Narrowing(sd, Watches(), [ready], [asked])
     assert torch.equal(narrowing(torch.zeros(1, 3, 64, 64)), ready.mask)
@@ -108,5 +110,40 @@ def test_where_nothing_changed_the_mask_is_kept_rather_than_emptied(sd):
     mask = np.zeros((64, 64), bool)
     mask[10:50, 10:40] = True
     ready = prepare(sd, character, mask)
-    narrowing = Narrowing(sd, Still(), [ready], [Automatic(mask, [], bare, ["top"])])
+    narrowing = Narrowing(sd, Still(), [ready], [AutomaticMask(mask, [], bare, ["top"])])
     assert torch.equal(narrowing(torch.zeros(1, 3, 64, 64)), ready.mask)
+
+
+def test_feather_grows_the_narrowed_mask_again_and_no_further_than_the_first(sd, control):
+    character, options = picture((64, 64), "RGB"), {"steps": 4, "seed": 0}
+    plain, feathered = (
+        phase2.generate(sd, control, character, red_garment(), detector=Watches(), feather=feather, **options)
+        for feather in (0, 6)
+    )
+    wide = grow(phase2.automatic_mask(sd, Watches(), character, [red_garment()]).mask, 6)
+    narrow, grown = (np.asarray(one.mask) > 0 for one in (plain, feathered))
+    assert not (grow(narrow, 6) & wide & ~grown).any()
+    assert not (grown & ~wide).any()
+    assert grown.sum() < wide.sum()
+
+
+def test_from_the_narrowing_on_the_latents_outside_the_smaller_mask_are_the_known_ones(sd, control, monkeypatch):
+    seen, step = [], phase1.blended_steps
+
+    def watched(*args):
+        for one in step(*args):
+            seen.append(one)
+            yield one
+
+    monkeypatch.setattr(phase1, "blended_steps", watched)
+    encoded, encode = [], sd.encode_image
+    monkeypatch.setattr(sd, "encode_image", lambda x: encoded.append(encode(x)) or encoded[-1])
+    character, detector = picture((64, 64), "RGB"), Watches()
+    mask = phase2.automatic_mask(sd, Watches(), character, [red_garment()]).mask
+    result = phase2.generate(sd, control, character, red_garment(), detector=detector, steps=8)
+    small = latent_mask(mask_tensor(np.asarray(result.mask) > 0), sd.vae.stride)
+    wide = latent_mask(mask_tensor(mask), sd.vae.stride)
+    given_back = ((wide > 0) & (small == 0)).expand_as(seen[-1].x)
+    assert given_back.any()
+    assert torch.equal(seen[-1].x[given_back], encoded[-1][given_back])
+    assert not torch.equal(seen[5].x[given_back], seen[6].x[given_back])

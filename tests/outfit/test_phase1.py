@@ -126,10 +126,12 @@ def test_the_known_part_is_encoded_anew_around_what_is_drawn_and_stands_there_fr
     noise, known = (torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2))
     inside, guesses = torch.zeros(1, 1, 8, 8), []
     inside[..., 2:5, 3:6] = 1
+    smaller = inside.clone()
+    smaller[..., 2, :] = 0
 
     def anew(x_0, i):
         guesses.append(x_0)
-        return known + len(guesses), inside
+        return known + len(guesses), smaller if i == 5 else inside
 
     steps = list(
         phase1.blended_steps(lambda x, t: 0.1 * x, noise, known, inside, sd.schedule, 8, anew=anew, moments=[2, 5])
@@ -139,6 +141,10 @@ def test_the_known_part_is_encoded_anew_around_what_is_drawn_and_stands_there_fr
     for step, times in zip(steps[:-1], [0, 0, 1, 1, 1, 2, 2], strict=True):
         assert torch.equal(step.x[outside], sd.schedule.add_noise(known + times, noise, step.s)[outside])
     assert torch.equal(steps[-1].x[outside], (known + 2)[outside])
+    given_back = ((inside == 1) & (smaller == 0)).expand_as(known)
+    for step in steps[5:-1]:  # m is smaller from then on
+        assert torch.equal(step.x[given_back], sd.schedule.add_noise(known + 2, noise, step.s)[given_back])
+    assert not torch.equal(steps[4].x[given_back], sd.schedule.add_noise(known + 1, noise, steps[4].s)[given_back])
 
 
 def test_encoding_anew_sees_the_character_around_the_guess_and_never_what_the_mask_hides(sd, control, monkeypatch):
