@@ -2,7 +2,7 @@
 
 The first six questions of `minicc evaluate phase1` and of `minicc evaluate phase2`: dolls, outfits and garments that no
 training has seen, none of them chosen; 30 steps. Rows of phase 1: characters, painted masks in magenta, results, what
-the sentences describe. Rows of phase 2: characters, garments, the masks that were found, results, the truth.
+the sentences describe. Rows of phase 2: characters, garments, the masks found and narrowed, results, the truth.
 """
 
 from collections.abc import Iterable

@@ -45,7 +45,7 @@ def by_garment(
     result = phase2.generate(sd, control, doll.image, garment, detector=detector, steps=steps, seed=seed, progress=True)
     pictures = {"character": doll.image, "garment": garment, "mask": result.mask, "result": result.image}
     written = saved(pictures, out, "phase2")
-    print(f"the garment, worn: {written[-1]} (character, garment, the mask that was found, result)")
+    print(f"the garment, worn: {written[-1]} (character, garment, the mask found, narrowed to what changed, result)")
     print(f"its colours: ΔE2000 {result.colour_error:.1f} from the garment's")
     return written
 
