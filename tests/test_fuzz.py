@@ -142,9 +142,15 @@ def test_metadata_of_a_folder(tmp_path, examples):
     )
     row = st.dictionaries(keys, st.one_of(st.sampled_from(NAMES), json_values), max_size=6).map(json.dumps)
 
-    def door(lines: list[str | bytes]) -> None:
+    cells = st.lists(st.sampled_from(NAMES), max_size=6).map(",".join)
+    columns = b"file_name,mask_file_name,text,person_a,mask_a,garment_a\n"
+
+    def door(given: tuple[str, list[str | bytes]]) -> None:
+        kind, lines = given
         raw = b"\n".join(line if isinstance(line, bytes) else line.encode("utf-8", "surrogatepass") for line in lines)
-        (folder / "metadata.jsonl").write_bytes(raw)
+        for old in folder.glob("metadata.*"):
+            old.unlink()
+        (folder / f"metadata.{kind}").write_bytes(columns + raw if kind == "csv" else raw)
         samples, _ = read_folder(folder)
         for sample in samples:
             for path in (sample.image, sample.mask, sample.garment, sample.target):
@@ -153,7 +159,8 @@ def test_metadata_of_a_folder(tmp_path, examples):
             item = PictureFolder(folder, size=8)[0]
             assert item["image"][2].max() < 1 or item["image"][0].max() == 1  # never the blue secret
 
-    attack(door, st.lists(st.one_of(row, st.text(max_size=20), st.binary(max_size=20)), max_size=4), examples)
+    lines = st.lists(st.one_of(row, cells, st.text(max_size=20), st.binary(max_size=20)), max_size=4)
+    attack(door, st.tuples(st.sampled_from(["jsonl", "csv"]), lines), examples)
 
 
 class Payload:

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 import minicc
+from minicc.cli import main
 from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet, UNetConfig
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import Hinted, StableDiffusion, default_device
 from minicc.small import UNET, small_controlnet, small_stable_diffusion
 
 
@@ -22,6 +23,20 @@ def inputs(sd, generator):
     """x, t, the context of a prompt and of none, a hint."""
     x, hint = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(1, 3, 64, 64, generator=generator)
     return x, torch.tensor([321, 321]), *(sd.encode_text([p, p]) for p in ("a red dress", "")), hint
+
+
+@pytest.mark.parametrize(("cuda", "mps", "device"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_the_device_is_cuda_if_there_else_mps_else_the_cpu(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert default_device().type == device
+
+
+@pytest.mark.parametrize("command", ["phase1", "phase2", "detect", "train", "evaluate", "generate", "demo", "bench"])
+def test_every_command_that_runs_models_takes_a_device_and_a_dtype(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert {"--device", "--dtype"} <= set(capsys.readouterr().out.replace("[", " ").split())
 
 
 @pytest.mark.parametrize("rescale", [0.0, 0.7])

@@ -24,7 +24,7 @@ NAME = re.compile(r"step-(\d{8})\.safetensors")
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:
-    """Write folder/step-NNNNNNNN.safetensors; then delete all but the last `keep` and the best.
+    """Write folder/step-NNNNNNNN.safetensors; then delete all before it but the last `keep` and the best.
 
     notes: what else is to be known; the best checkpoint is the one whose "valid" is lowest. Atomic: a temporary file,
     fsync, rename, fsync of the folder. Raises Error if the disk is full or the folder read-only; what was there stays.
@@ -34,7 +34,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, A
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, {k: v.detach().contiguous() for k, v in tensors.items()}, header)
-        for old in set(checkpoints(folder)[:-keep]) - {best(folder)}:
+        so_far = [one for one in checkpoints(folder) if one <= path]  # later ones were found damaged
+        for old in set(so_far[:-keep]) - {best(folder)}:
             old.unlink()
     return path
 
@@ -100,6 +101,19 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as problem:  # TypeError: no metadata
             warnings.warn(f"{path.name} is damaged ({problem}): falling back to the one before", stacklevel=2)
     return None
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint that is whole, by its header and length; None if there is none."""
+    return next((path for path in reversed(checkpoints(folder)) if whole(path)), None)
+
+
+def whole(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def clear_away(folder: Path) -> None:

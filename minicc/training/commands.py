@@ -26,7 +26,7 @@ from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, dra
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
-from minicc.training.loop import train
+from minicc.training.loop import advice_on_memory, train
 from minicc.training.memory import available, estimate
 from minicc.training.phase2_stage import Phase2Stage, Worn
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
@@ -57,7 +57,8 @@ def train_stage(a: Namespace) -> Path:
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
         "detector": train_detector, "phase2": train_phase2,
     }  # fmt: skip
-    return stages[a.stage](a, config)
+    with advice_on_memory("before the first step"):  # caches are encoded there
+        return stages[a.stage](a, config)
 
 
 def train_reader(a: Namespace, config: TrainConfig) -> Path:

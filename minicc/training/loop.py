@@ -52,7 +52,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
     checkpoint; where memory runs out, with what helps; where nothing can be written.
     """
-    with advice_on_memory(0):
+    with advice_on_memory("before the first step"):
         run = start_run(stage, config)
     start = resume(run)
     with checkpoint.writing(config.out):
@@ -60,9 +60,9 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     batches = loader(data, run, start)
     loss = math.nan
     for step in range(start, config.steps):
-        with advice_on_memory(step):
+        with advice_on_memory(f"at step {step}"):
             loss, norm = one_step(run, batches, step)
-        with checkpoint.writing(config.out), advice_on_memory(step):
+        with checkpoint.writing(config.out), advice_on_memory(f"at step {step}"):
             curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
             if run.accelerator.is_main_process:
                 after_step(run, step + 1, curves, held_out)
@@ -201,17 +201,25 @@ def resume(run: Run) -> int:
 
 
 def warn_of_changes(run: Run, step: int, notes: dict[str, Any]) -> None:
-    """Say so where a run goes on in another order than its checkpoint was made in."""
-    for name, value in order_of(run).items():
+    """Say so where a run goes on otherwise than its checkpoint was made."""
+    for name, value in settings_of(run).items():
         if (had := notes.get(name, value)) != value:
             change = f"had {name} {had} and goes on with {value} from step {step}"
             warnings.warn(f"{run.config.out} {change}: it will not end as either run would", stacklevel=4)
 
 
-def order_of(run: Run) -> dict[str, Any]:
-    """What decides which samples and noise a step sees: a run that goes on with the same ends as if never stopped."""
+def settings_of(run: Run) -> dict[str, Any]:
+    """What decides which samples and noise a step sees, and its rate: a run that goes on with the same ends as if never
+    stopped.
+    """
     config = run.config
-    return {"seed": config.seed, "batch": config.batch * run.accelerator.num_processes, "accumulate": config.accumulate}
+    order = {
+        "seed": config.seed,
+        "batch": config.batch * run.accelerator.num_processes,
+        "accumulate": config.accumulate,
+    }
+    rate = {"lr": config.lr, "warmup": config.warmup, "decay": config.decay}
+    return order | rate | ({} if config.decay == "constant" else {"steps": config.steps})
 
 
 def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
@@ -225,7 +233,7 @@ def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) ->
             curves.add_sheet(step, sheet)
         curves.draw()
     if step % config.save_every == 0 or last:
-        notes: dict[str, Any] = {"steps": config.steps} | order_of(run)
+        notes: dict[str, Any] = {"steps": config.steps} | settings_of(run)
         if held_out is not None:
             notes["valid"] = validation_loss(run, held_out)
             curves.add_valid(step, notes["valid"])
@@ -253,7 +261,7 @@ def validation_loss(run: Run, held_out: Dataset) -> float:
 
 
 @contextmanager
-def advice_on_memory(step: int) -> Iterator[None]:
+def advice_on_memory(when: str) -> Iterator[None]:
     """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
     try:
         yield
@@ -261,12 +269,12 @@ def advice_on_memory(step: int) -> Iterator[None]:
         words = str(problem).lower()
         if isinstance(problem, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
             raise
-        raise Error(f"out of memory at step {step}: {SMALLER}") from problem
+        raise Error(f"out of memory {when}: {SMALLER}") from problem
 
 
 def not_finite(what: str, value: float, step: int, names: list[str], config: TrainConfig) -> str:
     """The message for a number that is none."""
-    saved = checkpoint.checkpoints(config.out)
-    where = f"the last good checkpoint is {saved[-1].name}" if saved else "there is no checkpoint yet"
+    saved = checkpoint.newest(config.out)
+    where = f"the last good checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
     advice = "Lower the learning rate or use precision bf16"
     return f"{what} is {value} at step {step}; batch: {', '.join(names)}; {where}. {advice}"

@@ -24,7 +24,7 @@ from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 from minicc.training.loop import HELD_OUT, learning_rate, train
 from minicc.training.phase2_stage import Phase2Stage
-from minicc.training.stages import BaseStage
+from minicc.training.stages import BaseStage, Phase1Stage
 from tests.training.runs import assert_same_run, final, losses
 from tests.training.toy import Rows, ToyStage, toy_config
 
@@ -152,6 +152,20 @@ def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
         assert moved or norm > 0.3
 
 
+def test_the_first_of_ten_warm_up_steps_moves_a_tenth(tmp_path, monkeypatch):
+    sgd = lambda stage, config: torch.optim.SGD(stage.parameters(), lr=config.lr)  # noqa: E731
+    monkeypatch.setattr(loop, "optimizer_of", sgd)
+    moved = []
+    for warmup in (0, 10):
+        stage = Quiet()
+        before = [p.detach().clone() for p in stage.parameters()]
+        config = toy_config(tmp_path / str(warmup), steps=1, lr=1.0, warmup=warmup, decay="constant", ema=0.0)
+        train(stage, Rows(), config)
+        moved.append(torch.cat([(p.detach() - b).flatten() for p, b in zip(stage.parameters(), before, strict=True)]))
+    assert moved[0].norm() > 0.1
+    assert torch.allclose(moved[1], moved[0] / 10, rtol=1e-3, atol=1e-6)
+
+
 def test_the_average_follows_its_formula_and_is_what_a_run_leaves(tmp_path):
     module = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(module.weight, 1.0)
@@ -270,20 +284,45 @@ def test_two_processes_train_from_the_command_line_with_a_cold_cache_as_one_does
 
 
 def test_a_run_that_goes_on_with_another_seed_or_batch_says_so(tmp_path):
-    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5, decay="constant"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(ToyStage(), Rows(), toy_config(tmp_path, steps=10))
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=10, decay="constant"))
+    same = {"seed": 3, "batch": 8, "decay": "constant"}
     with pytest.warns(UserWarning, match="had seed 0 and goes on with 3 from step 10"):
-        train(ToyStage(), Rows(), toy_config(tmp_path, steps=15, seed=3))
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=15, **same | {"batch": 4}))
     with pytest.warns(UserWarning, match="had batch 4 and goes on with 8"):
-        train(ToyStage(), Rows(), toy_config(tmp_path, steps=20, seed=3, batch=8))
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=20, **same))
+    with pytest.warns(UserWarning, match=r"had lr 0\.01 and goes on with 0\.02"):
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=25, **same, lr=0.02))
 
 
-def test_a_sheet_is_always_of_the_same_noise():
-    sd = small_stable_diffusion()
-    stage = BaseStage(sd, shown=["a red dress", "a blue hat"])
-    assert stage.sheet().tobytes() == stage.sheet().tobytes()
+def test_a_cosine_that_goes_on_to_another_length_says_so(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+    with pytest.warns(UserWarning, match="had steps 5 and goes on with 10 from step 5"):
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=10))
+
+
+@pytest.mark.parametrize("kind", ["base", "phase1", "phase2"])
+def test_a_sheet_is_always_of_the_same_noise(kind):
+    sd, grey = small_stable_diffusion(), torch.zeros(3, 32, 32)
+    mask = torch.zeros(1, 32, 32)
+    mask[:, 8:24, 8:24] = 1
+    shown = [{"image": grey, "mask": mask, "caption": "a red dress", "garment": red_square()}]
+    stage = {
+        "base": lambda: BaseStage(sd, shown=["a red dress", "a blue hat"]),
+        "phase1": lambda: Phase1Stage(sd, small_controlnet(sd), shown=shown),
+        "phase2": lambda: Phase2Stage(sd, small_controlnet(sd), shown=shown),
+    }[kind]()
+    first = stage.sheet().tobytes()
+    torch.manual_seed(7)
+    assert stage.sheet().tobytes() == first
+
+
+def red_square() -> torch.Tensor:
+    garment = torch.ones(3, 32, 32)
+    garment[1:, 8:24, 8:24] = -1
+    return garment
 
 
 def test_the_learning_rate_warms_up_and_decays_to_a_tenth(tmp_path):

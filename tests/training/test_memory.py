@@ -21,6 +21,7 @@ def test_a_toys_memory_is_what_arithmetic_says():
     weights = 4 * (8 * 16 + 16 + 16 * 8 + 8)
     found = estimate(stage, toy_batch(rows), ema=True)
     assert (found.weights, found.gradients, found.optimizer, found.average) == (weights, weights, 2 * weights, weights)
+    assert estimate(stage, toy_batch(rows), eight_bit=True).optimizer == 2 * weights // 4
     # kept: the first layer's input (8), SiLU's input and the second layer's (16 + 16), the difference to square (8)
     assert found.activations == 4 * rows * (8 + 16 + 16 + 8)
 

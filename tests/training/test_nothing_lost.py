@@ -251,6 +251,19 @@ def test_the_best_checkpoint_is_kept_beside_the_last_ones(tmp_path):
     assert checkpoint.latest(tmp_path)[0] == 5
 
 
+def test_damaged_checkpoints_that_lie_ahead_do_not_crowd_out_the_one_just_written(tmp_path):
+    for step in (10, 20, 30):
+        checkpoint.save(tmp_path, step, {"x": torch.ones(2)}, {}, keep=3)
+    for ahead in checkpoint.checkpoints(tmp_path)[1:]:
+        ahead.write_bytes(ahead.read_bytes()[:-4])
+    assert checkpoint.newest(tmp_path).name == "step-00000010.safetensors"
+    written = checkpoint.save(tmp_path, 15, {"x": torch.ones(2)}, {}, keep=1)
+    assert written.is_file()
+    assert checkpoint.newest(tmp_path) == written
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert checkpoint.latest(tmp_path)[0] == 15
+
+
 def test_a_damaged_checkpoint_is_not_the_best_and_without_validation_there_is_none(tmp_path):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
     assert checkpoint.best(tmp_path) is None

@@ -307,6 +307,11 @@ def test_cached_latents_belong_to_their_picture_mirrored_or_not(tmp_path):
         assert mirrored[-1] or torch.equal(sample["image"], pictures.images[1])
     assert 0 < sum(mirrored) < 12
     assert torch.equal(data[1, 0]["context"], sd.encode_text(["b"])[0].half())
+    first = folder_latents(tmp_path / "l", sd, pictures)
+    pictures.images[1] = -pictures.images[1]
+    changed = folder_latents(tmp_path / "l", sd, pictures)
+    assert torch.equal(changed[0], first[0])
+    assert not torch.equal(changed[1], first[1])
 
 
 def test_dolls_latents_are_cached_both_ways_and_half_of_the_base_s_samples_are_mirrored(tmp_path):
