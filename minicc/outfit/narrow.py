@@ -39,9 +39,7 @@ class AutomaticMask:
 
 @dataclass
 class Narrowing:
-    """The masks of a batch; called with what is drawn so far, it narrows them. One whose garment was not recognised
-    stays as it is.
-    """
+    """The masks of a batch; called with what is drawn so far, it narrows them, but not where no garment was recognised."""
 
     sd: StableDiffusion
     detector: ClothingDetector
@@ -51,13 +49,13 @@ class Narrowing:
 
     def __call__(self, drawn: Tensor) -> Tensor:
         """drawn: (B, 3, h, w) in [-1, 1], the windows. Returns their masks, (B, 1, h, w)."""
-        self.ready = [
-            self.narrowed(*one) if one[1].kinds else one[0] for one in zip(self.ready, self.found, drawn, strict=True)
-        ]
+        self.ready = [self.narrowed(*one) for one in zip(self.ready, self.found, drawn, strict=True)]
         return torch.cat([one.mask for one in self.ready])
 
     def narrowed(self, ready: Ready, found: AutomaticMask, drawn: Tensor) -> Ready:
         """With the mask left of one character when its window is drawn like this, (3, h, w)."""
+        if not found.kinds:
+            return ready
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)
         changed = ready.declared & ~unchanged(found.clothes, now, found.kinds, ready.declared)
