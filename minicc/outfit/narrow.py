@@ -39,7 +39,7 @@ class AutomaticMask:
 
 @dataclass
 class Narrowing:
-    """The masks of a batch; called with what is drawn so far, it narrows them, but not where no garment was recognised."""
+    """A batch's masks; called with what is drawn so far, it narrows those whose garments were recognised."""
 
     sd: StableDiffusion
     detector: ClothingDetector
