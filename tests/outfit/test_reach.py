@@ -15,7 +15,7 @@ from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
 from minicc.outfit.clothing import features
 from minicc.outfit.detect import clothing_mask
-from minicc.outfit.reach import closed, figures_in, kinds_of, reaching_mask
+from minicc.outfit.reach import closed, figures_in, kinds_of, reaching_mask, whole_height
 from minicc.small import small_stable_diffusion
 from minicc.training.data import in_range
 from minicc.training.detector_stage import Parts, alone, fit, half_figure
@@ -68,6 +68,27 @@ def test_hair_face_and_shoes_stay():
         rows = np.flatnonzero((index > 0).any(1))
         assert not mask[: int(rows[0] + 0.35 * (rows[-1] - rows[0]))].any()
         assert not mask[rows[-1] - 2 :].any()
+
+
+def test_of_a_bust_the_face_stays_and_the_shoulders_are_reached():
+    reached = []
+    for index, _ in changes("top", 8):
+        bust = index[: len(index) * 62 // 100]
+        worn = np.isin(bust, [CLASSES.index("top"), CLASSES.index("dress")])
+        collar, head = int(worn.any(1).argmax()), int((bust > 0).any(1).argmax())
+        mask = reaching_mask(found_in(bust), ["top"])
+        assert not mask[: collar - (collar - head) // 8].any()
+        whole = reaching_mask(found_in(index), ["top"])[: len(bust)]
+        reached.append((mask & whole)[collar:].sum() / whole[collar:].sum())
+    assert np.mean(reached) > 0.9
+
+
+def test_a_whole_figure_is_no_bust_wherever_the_picture_ends():
+    for index, _ in changes("top", 8):
+        rows = np.flatnonzero((index > 0).any(1))
+        cut = index[: rows[-1] + 1]  # the soles stand on the picture's edge
+        height, is_bust = whole_height(found_in(cut))
+        assert (height, is_bust) == (rows[-1] - rows[0] + 1, False)
 
 
 def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
