@@ -149,8 +149,8 @@ def dressings(
         those = [asked[todo[i]] for i in part]
         garments = to_tensors(placed(one.garment, sd.side).picture for one in those)
         seeds = [one.seed for one in those]
-        masked = {"detector": detector, "found": [found[todo[i]] for i in part]} if detector else {}
-        results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **masked, **options)  # type: ignore[arg-type]
+        told = options | ({"detector": detector, "found": [found[todo[i]] for i in part]} if detector else {})
+        results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **told)  # type: ignore[arg-type]
         for i, result in zip(part, results, strict=True):
             made[todo[i]] = result
     return made

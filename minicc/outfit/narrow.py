@@ -20,7 +20,7 @@ from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.compose import grow
 from minicc.outfit.editing import DISK
 from minicc.outfit.phase1 import Ready
-from minicc.outfit.reach import REPLACES, height_of
+from minicc.outfit.reach import REPLACES, whole_height
 from minicc.pipeline import StableDiffusion
 
 SURE = 0.5  # the least probability of a pixel's class, before and now, to believe that it is the same
@@ -73,5 +73,5 @@ def unchanged(before: Clothes, now: Clothes, kinds: Sequence[str], mask: np.ndar
     sure = np.minimum(before.probabilities.max(0), now.probabilities.max(0)) > SURE
     replaced = before.layer(*(name for kind in kinds for name in REPLACES[kind]))
     same = ~mask | ((before.index == now.index) & sure & ~replaced)
-    pixels = max(1, round(AROUND * height_of(before)))
+    pixels = max(1, round(AROUND * whole_height(before)[0]))
     return binary_erosion(binary_opening(same, DISK), DISK, iterations=pixels, border_value=1)

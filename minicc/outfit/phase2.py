@@ -133,17 +133,19 @@ def automatic_mask(
 def batch(
     sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
     *, strength: float = 1.0, detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (),
-    **options: object,
+    feather: int = 0, **options: object,
 ) -> list[Result]:  # fmt: skip
     """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
 
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
-    them. detector, found: what made the masks of `ready`, which are narrowed then. options: of `fill`. The colour error
-    is not computed.
+    them. detector, found, feather: what made the masks of `ready`, which are narrowed then. options: of `fill`. The
+    colour error is not computed. Raises Error if not all characters have their mask in found, or detector is missing.
     """
     image, mask, hint = in_one_batch(ready)
     hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
-    narrow = Narrowing(sd, detector, list(ready), found) if detector else None
+    if len(found) != (len(ready) if detector else 0):
+        raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
+    narrow = Narrowing(sd, detector, list(ready), found, feather) if detector else None
     pictures = fill(sd, image, mask, [""], seeds, [hinted], narrow=narrow, **options)  # type: ignore[arg-type]
     ready = narrow.ready if narrow else ready
     return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]

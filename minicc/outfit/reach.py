@@ -21,7 +21,7 @@ REPLACES = {
 # far beside the body, in parts of its height too. Measured on dolls: see tests/outfit/test_reach.py.
 SPANS = {"top": (0.38, 0.78, 0.02), "bottom": (0.68, 0.96, 0.05), "dress": (0.38, 0.96, 0.04)}
 NECK = 0.46  # of the height: where clothes begin at the lowest; of 150 dolls at 0.36 to 0.46
-COLLAR = 0.04  # of the height: so much higher may a new collar be on a bust, whose face begins there
+COLLAR = 0.04  # of the height: so much higher may a new collar be on a bust; above may be the face, so no more
 SHARE = 0.5  # of the largest: of 229 single garments of dolls none has more than 0.45 of it in a second class
 SOLES = 0.90  # below this height shoes are shoes; what they cover above it, as boots do, trousers may cover
 
@@ -81,14 +81,15 @@ def height_of(clothes: Clothes) -> int:
 
 
 def whole_height(clothes: Clothes) -> tuple[int, bool]:
-    """The figure's height, and whether it is a bust: it reaches the picture's lower edge, and more than half of what is
-    seen is head. Then the height is told from where the clothes begin.
+    """The figure's height, and whether it is a bust: the picture's lower edge cuts its top or dress, and more than half
+    of what is seen is head. Then the height is told from where that garment begins.
     """
-    height, figure = height_of(clothes), np.any(clothes.index > 0, axis=1)
-    worn = np.any(largest(clothes.layer("top", "bottom", "dress")), axis=1)  # a red mouth may be taken for clothes, too
-    above = int(worn.argmax() - figure.argmax()) if worn.any() else 0  # rows of head and neck
-    is_bust = bool(figure[-1]) and above > height / 2
-    return (round(above / NECK), True) if is_bust else (height, False)
+    height, worn = height_of(clothes), largest(clothes.layer("top", "dress"))
+    lowest = worn[-max(1, len(worn) // 50) :]  # rows
+    if not worn.any() or lowest.any(0).sum() < worn.any(0).sum() / 2:
+        return height, False
+    above = int(np.any(worn, axis=1).argmax() - np.any(clothes.index > 0, axis=1).argmax())  # rows of head and neck
+    return (round(above / NECK), True) if above > height / 2 else (height, False)
 
 
 def largest(layer: np.ndarray) -> np.ndarray:

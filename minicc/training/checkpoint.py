@@ -35,7 +35,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, A
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, {k: v.detach().contiguous() for k, v in tensors.items()}, header)
         so_far = [one for one in checkpoints(folder) if one <= path]  # later ones were found damaged
-        for old in set(so_far[:-keep]) - {best(folder)}:
+        good = [one for one in so_far if whole(one)]
+        for old in set(so_far) - set(good[-keep:]) - {best(folder)}:
             old.unlink()
     return path
 
@@ -109,9 +110,10 @@ def newest(folder: Path) -> Path | None:
 
 
 def whole(path: Path) -> bool:
+    """Whether its header can be read and the file is as long as that says."""
     try:
-        with safe_open(path, framework="pt"):
-            return True
+        with safe_open(path, framework="pt") as file:
+            return "step" in (file.metadata() or {})
     except (SafetensorError, OSError):
         return False
 

@@ -57,7 +57,7 @@ def train_stage(a: Namespace) -> Path:
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
         "detector": train_detector, "phase2": train_phase2,
     }  # fmt: skip
-    with advice_on_memory("before the first step"):  # caches are encoded there
+    with advice_on_memory("outside the steps", "take fewer --dolls, a smaller --size, or --device cpu"):
         return stages[a.stage](a, config)
 
 

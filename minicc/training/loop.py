@@ -209,9 +209,7 @@ def warn_of_changes(run: Run, step: int, notes: dict[str, Any]) -> None:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """What decides which samples and noise a step sees, and its rate: a run that goes on with the same ends as if never
-    stopped.
-    """
+    """What decides which samples and noise a step sees, and its rate."""
     config = run.config
     order = {
         "seed": config.seed,
@@ -261,7 +259,7 @@ def validation_loss(run: Run, held_out: Dataset) -> float:
 
 
 @contextmanager
-def advice_on_memory(when: str) -> Iterator[None]:
+def advice_on_memory(when: str, advice: str = SMALLER) -> Iterator[None]:
     """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
     try:
         yield
@@ -269,7 +267,7 @@ def advice_on_memory(when: str) -> Iterator[None]:
         words = str(problem).lower()
         if isinstance(problem, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
             raise
-        raise Error(f"out of memory {when}: {SMALLER}") from problem
+        raise Error(f"out of memory {when}: {advice}") from problem
 
 
 def not_finite(what: str, value: float, step: int, names: list[str], config: TrainConfig) -> str:

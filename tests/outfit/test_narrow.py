@@ -1,11 +1,13 @@
 """The automatic mask, narrowed on the way: what a garment left as it was returns, and only that."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from minicc.data.samples import CLASSES
 from minicc.data.tensors import mask_tensor
+from minicc.errors import Error
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.compose import grow, latent_mask
@@ -146,4 +148,17 @@ def test_from_the_narrowing_on_the_latents_outside_the_smaller_mask_are_the_know
     given_back = ((wide > 0) & (small == 0)).expand_as(seen[-1].x)
     assert given_back.any()
     assert torch.equal(seen[-1].x[given_back], encoded[-1][given_back])
-    assert not torch.equal(seen[5].x[given_back], seen[6].x[given_back])
+    noise = phase1.randn(encoded[-1].shape, 0)
+    kept = [sd.schedule.add_noise(encoded[-1], noise, seen[i].s)[given_back] for i in (5, 6)]
+    assert not torch.equal(seen[5].x[given_back], kept[0])  # still drawn
+    assert torch.equal(seen[6].x[given_back], kept[1])
+
+
+def test_a_batch_needs_what_was_found_of_every_character_and_who_found_it(sd, control):
+    character, mask = picture((64, 64), "RGB"), np.zeros((64, 64), bool)
+    mask[10:50, 10:40] = True
+    ready, garments = [prepare(sd, character, mask)] * 2, torch.ones(2, 3, 64, 64)
+    found = [AutomaticMask(mask, [], clothes(figure(14)), ["top"])]
+    for options in ({"detector": Watches(), "found": found}, {"found": found * 2}, {"detector": Watches()}):
+        with pytest.raises(Error, match="narrowing takes a detector and one of each"):
+            phase2.batch(sd, control, ready, garments, [0, 1], steps=1, **options)

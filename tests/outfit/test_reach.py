@@ -83,12 +83,24 @@ def test_of_a_bust_the_face_stays_and_the_shoulders_are_reached():
     assert np.mean(reached) > 0.9
 
 
-def test_a_whole_figure_is_no_bust_wherever_the_picture_ends():
-    for index, _ in changes("top", 8):
-        rows = np.flatnonzero((index > 0).any(1))
-        cut = index[: rows[-1] + 1]  # the soles stand on the picture's edge
-        height, is_bust = whole_height(found_in(cut))
-        assert (height, is_bust) == (rows[-1] - rows[0] + 1, False)
+def test_a_whole_figure_that_stands_on_the_pictures_edge_is_no_bust():
+    for slot in ("top", "bottom", "onepiece"):
+        for index, _ in changes(slot, 5):
+            rows = np.flatnonzero((index > 0).any(1))
+            height, is_bust = whole_height(found_in(index[: rows[-1] + 1]))
+            assert (height, is_bust) == (rows[-1] - rows[0] + 1, False)
+
+
+def test_a_short_top_over_trousers_and_a_large_head_make_no_bust():
+    index = np.zeros((100, 60), np.uint8)
+    index[:55, 10:50] = CLASSES.index("skin")  # a head of more than half of the figure
+    index[55:65, 20:40], index[65:95, 20:40] = CLASSES.index("top"), CLASSES.index("bottom")
+    index[95:, 20:40] = CLASSES.index("shoes")
+    assert whole_height(found_in(index)) == (100, False)
+    assert not whole_height(found_in(index[:95]))[1]  # cut through the trousers
+    assert whole_height(found_in(index[:65])) == (round(55 / 0.46), True)
+    index[:, 5] = CLASSES.index("hair")  # a strand down to the edge changes nothing
+    assert whole_height(found_in(index))[1] is False
 
 
 def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():

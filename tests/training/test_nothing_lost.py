@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from minicc.cli import main
 from minicc.errors import Error
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import checkpoint
+from minicc.training import checkpoint, commands
 from minicc.training.cache import kept
 from minicc.training.draws import Draws
 from minicc.training.loop import train
@@ -262,6 +263,8 @@ def test_damaged_checkpoints_that_lie_ahead_do_not_crowd_out_the_one_just_writte
     assert checkpoint.newest(tmp_path) == written
     with pytest.warns(UserWarning, match="is damaged"):
         assert checkpoint.latest(tmp_path)[0] == 15
+    checkpoint.save(tmp_path, 35, {"x": torch.ones(2)}, {}, keep=2)
+    assert [int(path.stem[-2:]) for path in checkpoint.checkpoints(tmp_path)] == [15, 35]
 
 
 def test_a_damaged_checkpoint_is_not_the_best_and_without_validation_there_is_none(tmp_path):
@@ -369,6 +372,15 @@ def test_running_out_of_memory_names_the_three_options_that_help(tmp_path, probl
 
     with pytest.raises(Error, match=r"at step 0: .*--recompute.*--batch.*--accumulate.*--precision"):
         train(Hungry(), Rows(), toy_config(tmp_path))
+
+
+def test_memory_that_runs_out_outside_the_steps_is_said_as_well(tmp_path, monkeypatch, capsys):
+    def hungry(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(commands, "draw_dolls", hungry)
+    assert main(["train", "base", "--device", "cpu", "--out", str(tmp_path)]) == 2
+    assert "out of memory outside the steps: take fewer --dolls" in capsys.readouterr().err
 
 
 def test_memory_that_runs_out_for_a_validation_sheet_is_said_as_well(tmp_path):

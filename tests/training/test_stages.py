@@ -326,6 +326,16 @@ def test_dolls_latents_are_cached_both_ways_and_half_of_the_base_s_samples_are_m
     assert all(w or torch.equal(data[1, i]["latents"], latents[1, 0]) for i, w in enumerate(ways))
 
 
+def test_dolls_of_the_training_part_are_mirrored_and_held_out_ones_are_not(tmp_path):
+    sd, a = small_stable_diffusion(), Namespace(cache=tmp_path, size=64, seed=0, supervise=0.0)
+    for split, ways in (("train", 2), ("val", 1)):
+        assert commands.phase1_dolls(a, sd, split, 2).latents.shape[1] == ways
+        data = commands.phase2_dolls(a, sd, split, 2)
+        assert data.latents.shape[1] == ways
+        pictures = {data[0, position]["image"].numpy().tobytes() for position in range(12)}
+        assert len(pictures) == ways
+
+
 def test_phase_2_mirrors_the_doll_its_mask_and_where_its_garment_went_together(monkeypatch):
     """Column 0 alone is worn and shows a point at the garment's left; mirrored, column 3 does, and still that point."""
     monkeypatch.setattr(phase2_stage, "paint", lambda layer, random: layer)
