@@ -1,7 +1,8 @@
 """The losses of the last runs behind what ships: `python docs/curves.py` draws docs/curves.png from docs/curves.csv.
 
 `python docs/curves.py runs` gathers curves.csv first, from the runs that the model cards name: the training loss, as an
-exponential mean over about 50 steps, and the loss on the twelve held-out samples that trainings look at.
+exponential mean over about 50 steps, and the loss on the twelve held-out samples that trainings look at. A run that is
+not there keeps the rows that it has.
 """
 
 import csv
@@ -20,10 +21,13 @@ RUNS = {
 WIDTH, EVERY = 50, 25
 
 
-def gather(runs: Path) -> list[tuple[str, str, int, float]]:
-    """(run, "loss" or "valid", step, value)."""
-    rows = []
+def gather(runs: Path, had: list[dict[str, str]]) -> list[tuple[object, ...]]:
+    """(run, "loss" or "valid", step, value); had: the rows of before."""
+    rows: list[tuple[object, ...]] = []
     for run in RUNS:
+        if not (runs / run).is_dir():
+            rows += [tuple(row.values()) for row in had if row["run"] == run]
+            continue
         steps, losses = columns(runs / run / "curves.csv", "loss")
         mean = running_mean(losses, WIDTH)
         rows += [(run, "loss", steps[i], round(mean[i], 5)) for i in range(WIDTH - 1, len(steps), EVERY)]
@@ -33,13 +37,14 @@ def gather(runs: Path) -> list[tuple[str, str, int, float]]:
 
 def main() -> None:
     table = HERE / "curves.csv"
-    if len(sys.argv) > 1:
-        with table.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(
-                [("run", "what", "step", "value"), *gather(Path(sys.argv[1]))]
-            )
     with table.open() as file:
         rows = list(csv.DictReader(file))
+    if len(sys.argv) > 1:
+        gathered = gather(Path(sys.argv[1]), rows)
+        with table.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("run", "what", "step", "value"), *gathered])
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
     fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), layout="constrained")
     for ax, (run, title) in zip(axes.flat, RUNS.items(), strict=True):
         for what, style in (("loss", "-"), ("valid", "o-")):

@@ -14,6 +14,7 @@ from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.evaluation.base import FIRST, pictures, test_dolls
 from minicc.evaluation.goals import Figures
+from minicc.evaluation.metrics import iou
 from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
 from minicc.outfit.clothing import ClothingDetector, looking
@@ -142,12 +143,6 @@ def kinds_right(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence
 def parts_of(dolls: Sequence[Doll]) -> Tensor:
     """(B, H, W) uint8 of CLASSES."""
     return torch.stack([torch.from_numpy(doll.index) for doll in dolls])
-
-
-def iou(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two masks over all pictures; 1 if both are empty."""
-    union = (a | b).sum().item()
-    return (a & b).sum().item() / union if union else 1.0
 
 
 def clothes_iou(found: Tensor, truth: Tensor) -> float:

@@ -30,6 +30,12 @@ def ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return structural_similarity(a, b, channel_axis=-1, data_range=255, full=True, **options)[1].mean(-1)
 
 
+def iou(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> float:
+    """Intersection over union of two masks, over all pictures; 1 if both are empty."""
+    union = (a | b).sum().item()
+    return (a & b).sum().item() / union if union else 1.0
+
+
 def delta_e(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """CIEDE2000 colour difference of each pixel (Sharma et al. 2005); 1 is just noticeable. (…, 3) uint8 → (…)."""
     return deltaE_ciede2000(rgb2lab(a), rgb2lab(b))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 from PIL import Image
 
 from minicc.data.dolls.wardrobe import CLASSES
 from minicc.evaluation.edits import FEWEST, average
+from minicc.evaluation.metrics import iou
 from minicc.evaluation.swaps import Swap
 from minicc.outfit.clothing import Clothes
 
@@ -35,8 +35,3 @@ def overlaps(found: Clothes, swap: Swap) -> tuple[float, float] | None:
     number = CLASSES[swap.slot]
     seen, new, old = found.index == number, swap.after.index == number, swap.relapse.index == number
     return None if (new != old).sum() < FEWEST else (iou(seen, new), iou(seen, old))
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two masks (H, W) bool; b is not empty."""
-    return float((a & b).sum() / (a | b).sum())

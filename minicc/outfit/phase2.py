@@ -74,8 +74,7 @@ def variants(
         sd, ready.image, ready.mask, [prompt], seeds, [hinted],
         steps=steps, guidance=guidance, eta=eta, progress=progress, narrow=narrow,
     )  # fmt: skip
-    last = narrow.ready if narrow else [ready] * many
-    made = [one.result(picture, prompt, seed) for one, picture, seed in zip(last, pictures, seeds, strict=True)]
+    made = finished([ready] * many, narrow, pictures, prompt, seeds)
     errors = [colour_error(garments, one.image, np.asarray(one.mask) > 0) if garments else None for one in made]
     return [replace(one, notes=notes + one.notes, colour_error=error) for one, error in zip(made, errors, strict=True)]
 
@@ -147,5 +146,12 @@ def batch(
         raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
     narrow = Narrowing(sd, detector, list(ready), found, feather) if detector else None
     pictures = fill(sd, image, mask, [""], seeds, [hinted], narrow=narrow, **options)  # type: ignore[arg-type]
-    ready = narrow.ready if narrow else ready
-    return [r.result(picture, "", seed) for r, picture, seed in zip(ready, pictures, seeds, strict=True)]
+    return finished(ready, narrow, pictures, "", seeds)
+
+
+def finished(
+    ready: Sequence[Ready], narrow: Narrowing | None, pictures: Tensor, prompt: str, seeds: Sequence[int]
+) -> list[Result]:
+    """Pictures (B, 3, h, w) put into their characters, under the masks that narrowing left."""
+    masked = narrow.ready if narrow else ready
+    return [one.result(picture, prompt, seed) for one, picture, seed in zip(masked, pictures, seeds, strict=True)]

@@ -74,21 +74,16 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
     return (body | clothes.layer("shoes")) & inside & ~kept
 
 
-def height_of(clothes: Clothes) -> int:
-    """The figure's, in pixels: from the highest row that shows any of it to the lowest; 0 if nothing is found."""
-    rows = np.flatnonzero((clothes.index > 0).any(1))
-    return int(rows[-1] - rows[0] + 1) if rows.size else 0
-
-
 def whole_height(clothes: Clothes) -> tuple[int, bool]:
-    """The figure's height, and whether it is a bust: the picture's lower edge cuts its top or dress, and more than half
-    of what is seen is head. Then the height is told from where that garment begins.
+    """The figure's height in pixels, 0 if nothing is found, and whether it is a bust: the picture's lower edge cuts its
+    top or dress, and more than half of what is seen is head. Then the height is told from where that garment begins.
     """
-    height, worn = height_of(clothes), largest(clothes.layer("top", "dress"))
+    rows = np.flatnonzero((clothes.index > 0).any(1))
+    height, worn = int(rows[-1] - rows[0] + 1) if rows.size else 0, largest(clothes.layer("top", "dress"))
     lowest = worn[-max(1, len(worn) // 50) :]  # rows
     if not worn.any() or lowest.any(0).sum() < worn.any(0).sum() / 2:
         return height, False
-    above = int(np.any(worn, axis=1).argmax() - np.any(clothes.index > 0, axis=1).argmax())  # rows of head and neck
+    above = int(np.any(worn, axis=1).argmax() - rows[0])  # rows of head and neck
     return (round(above / NECK), True) if above > height / 2 else (height, False)
 
 

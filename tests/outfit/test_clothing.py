@@ -16,7 +16,8 @@ from minicc.errors import Error, PictureError
 from minicc.evaluation import detector as evaluation
 from minicc.evaluation.base import pictures
 from minicc.evaluation.bench import random_stable_diffusion
-from minicc.evaluation.detector import class_ious, clothes_iou, colour_curve, iou, parts_of
+from minicc.evaluation.detector import class_ious, clothes_iou, colour_curve, parts_of
+from minicc.evaluation.metrics import iou
 from minicc.outfit.clothing import Clothes, ClothingDetector, features, looking
 from minicc.outfit.detect import clothing_mask, detect
 from minicc.outfit.editing import edited
