@@ -201,6 +201,7 @@ def add_objective(p: argparse.ArgumentParser) -> None:
     """What is learned: the loss's weights, and how a garment is seen."""
     p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
     p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
+    p.add_argument("--motifs", type=float, default=0.0, help="vae: weight of what stands out on clothes, as logos [0]")
     ways = ["joint", "plain", "canvas", "decoder", "words"]
     p.add_argument("--variant", choices=ways, help="phase2: how the garment is seen [as --control does]")
     p.add_argument("--positions", action="store_true", help="phase2: the hint tells where each pixel lies")
@@ -257,7 +258,7 @@ def add_bench(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
     types = ["float32", "bfloat16", "float16"]
     p.add_argument("--dtype", nargs="+", choices=types, default=types[:2], help="of the U-Net [float32 bfloat16]")
-    kinds = ["unet", "sampling", "garment", "training", "overhead"]  # as evaluation.bench.ROWS
+    kinds = ["unet", "sampling", "control", "garment", "training", "overhead"]  # as evaluation.bench.ROWS
     p.add_argument("--rows", nargs="+", choices=kinds, default=kinds, help="only these [all]")
     p.set_defaults(run=run.run_bench)
 

@@ -113,13 +113,14 @@ def run_phase2(a: argparse.Namespace) -> None:
 @contextmanager
 def doubts_shown(path: Path) -> Iterator[None]:
     """Where the detector finds nothing, a picture of how unsure it was is written, and the error names it."""
+    from minicc.data.write import save_pictures
     from minicc.errors import PictureError
     from minicc.outfit.detect import NothingFound
 
     try:
         yield
     except NothingFound as problem:
-        problem.clothes.uncertainty_picture().save(path)
+        save_pictures({path: problem.clothes.uncertainty_picture()})
         raise PictureError(f"{problem}; {path} shows where the detector was unsure") from problem
 
 
@@ -157,11 +158,12 @@ def numbered(path: Path, count: int) -> list[Path]:
 
 def run_detect(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_picture
+    from minicc.data.write import check_writable
     from minicc.outfit.clothing import ClothingDetector
     from minicc.outfit.detect import detect
 
+    check_writable(a.out)
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
-    a.out.parent.mkdir(parents=True, exist_ok=True)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
 
@@ -180,16 +182,20 @@ def run_evaluate(a: argparse.Namespace) -> None:
 
 def run_dolls(a: argparse.Namespace) -> None:
     from minicc.data import dolls
+    from minicc.data.write import check_writable, save_pictures
+    from minicc.training.checkpoint import writing
 
     if not (a.sheet or a.folder):
         raise Error("say what to write: --sheet FILE.png, or --folder FOLDER")
+    if a.n < 1:
+        raise Error(f"-n {a.n}: expected 1 or more dolls")
+    check_writable(*([a.sheet] if a.sheet else []))
     drawn = [dolls.draw(seed, size=a.size, split=a.split) for seed in range(a.seed, a.seed + a.n)]
     if a.sheet:
-        a.sheet.parent.mkdir(parents=True, exist_ok=True)
-        dolls.contact_sheet(drawn).save(a.sheet)
-        print(a.sheet)
+        print(*save_pictures({a.sheet: dolls.contact_sheet(drawn)}))
     if a.folder:
-        dolls.export(a.folder, drawn, a.layout, "seen" if a.split == "train" else "any")
+        with writing(a.folder, "--folder"):
+            dolls.export(a.folder, drawn, a.layout, "seen" if a.split == "train" else "any")
         print(a.folder)
 
 

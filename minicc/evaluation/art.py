@@ -4,6 +4,7 @@ Nobody reads these pictures' attributes; what can be judged is the colour of eac
 that nothing changed outside. The baselines are those of the dolls.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,8 +85,14 @@ def evaluate_art(
 
 
 def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[Sample], bool]) -> list[D]:
-    """Up to n drawings of a folder's usable samples, spread evenly. Raises PictureError if there are none."""
-    samples = [sample for sample in read_folder(folder)[0] if usable(sample)]
+    """Up to n drawings of a folder's usable samples, spread evenly; a warning says which pictures cannot be read.
+
+    Raises PictureError if there are none.
+    """
+    found, report = read_folder(folder)
+    if report.dropped:
+        warnings.warn(f"{folder}: {report.summary()}", stacklevel=2)
+    samples = [sample for sample in found if usable(sample)]
     chosen = samples[:: max(1, len(samples) // n)][:n]
     asked = [one for one in (kind(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
     if not asked:

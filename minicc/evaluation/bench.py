@@ -213,7 +213,7 @@ def garment_row(sd: StableDiffusion, control: ControlNet, steps: int, rounds: in
     return compare(what, wear, redress, 1.25, rounds, memory_goal=1.25)
 
 
-ROWS = ("unet", "sampling", "garment", "training", "overhead")
+ROWS = ("unet", "sampling", "control", "garment", "training", "overhead")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -234,7 +234,7 @@ def bench(
         yield str(row)
         missed += [] if row.met else [row.profile]
     if missed:
-        yield f"\nwhere the goal is missed: milliseconds by kind of operation, of both sides, one run\n\n{PROFILE}"
+        yield f"\nwhere the goal is missed: milliseconds by kind of operation, of both sides\n\n{PROFILE}"
         yield from missed
 
 
@@ -249,6 +249,7 @@ def rows(
         yield from unet_rows(sd.unet.config, size, dtype, place, batch, rounds)
     if "sampling" in chosen:
         yield sampling_row(sd, None, steps, rounds)
+    if "control" in chosen:
         yield sampling_row(sd, ControlNet.from_unet(sd.unet), steps, rounds)
     if "garment" in chosen:
         yield garment_row(sd, in_way(ControlNet.from_unet(sd.unet), "decoder"), steps, rounds)

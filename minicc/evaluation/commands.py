@@ -2,8 +2,10 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from minicc.errors import Error
 from minicc.evaluation.art import evaluate_art
@@ -19,14 +21,19 @@ from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.phase1 import warn_of_phase
-from minicc.pipeline import SHIPPED, StableDiffusion, load
+from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
+from minicc.training.checkpoint import writing
 from minicc.weights.load import load_vae
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def evaluate_stage(a: Namespace) -> None:
     """Measure what the options name; print the figures, and write them if `--json` says where."""
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
+    if a.json and a.json.is_dir():
+        raise Error(f"--json {a.json} is a folder; name a file in it")
     alone = {"vae": vae, "reader": reader}
     stages = {"base": base, "phase1": phase1, "detector": detector, "phase2": phase2}
     if a.stage in alone:
@@ -41,15 +48,22 @@ def evaluate_stage(a: Namespace) -> None:
     if "baselines" in figures:
         print("\n".join(table(figures)))
     if a.json:
-        write_json(a.json, figures)
+        with writing(a.json, "--json"):
+            write_json(a.json, figures)
 
 
 def vae(a: Namespace) -> Figures:
-    return evaluate_vae(load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32).eval(), a.n, a.seed)
+    return evaluate_vae(placed(a, load_vae(a.vae or SHIPPED / "tiny" / "vae").eval()), reader_of(a), a.n, a.seed)
 
 
 def reader(a: Namespace) -> Figures:
-    return evaluate_reader(reader_of(a), a.n, a.seed)
+    return evaluate_reader(placed(a, reader_of(a)), a.n, a.seed)
+
+
+def placed(a: Namespace, model: Module) -> Module:
+    """On the device and in the type that the options name: the best there is, float32."""
+    device = usable(a.device) if a.device else default_device()
+    return model.to(device=device, dtype=getattr(torch, a.dtype or "float32"))
 
 
 def base(a: Namespace, sd: StableDiffusion) -> Figures:

@@ -40,8 +40,9 @@ def evaluate_phase1(
     """
     asked, small, measured = swaps(n, seed), pieces(n, seed), dict[str, Figures]()
     for name, made in fills(sd, control, asked, steps, guidance):
-        shapes = silhouettes(partial(detector.find, sd), made, asked) if detector else {}
-        measured[name] = {**figures(made, asked, reader), **shapes}
+        measured[name] = figures(made, asked, reader)
+        if detector:
+            measured[name] |= silhouettes(partial(detector.find, sd), made, asked, lengths_read(made, asked, reader))
     for name, made in fills(sd, control, small, steps, guidance):
         measured[name]["small_mask"] = obeyed(made, small, reader)
     truth = figures([one.truth for one in asked], asked, reader)
@@ -64,8 +65,7 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
     old outfit was and the new one is not. shape_change: of the swaps of length, those read right and with no trace of
     the old outline.
     """
-    read = reader.read(to_tensors(pictures)).numpy()  # (n, facts)
-    right = Answers([s.after for s in asked]).right(read)
+    right = answers_right(pictures, asked, reader)
     seen = [np.asarray(on_white(picture)) for picture in pictures]
     truth = [np.asarray(on_white(s.truth)) for s in asked]
     triples = list(zip(seen, truth, asked, strict=True))
@@ -87,9 +87,27 @@ def figures(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: Attr
 
 def obeyed(pictures: Sequence[Image.Image], asked: Sequence[Piece], reader: AttributeReader) -> float:
     """How often the one garment that changes is read as the sentence has it: its kind and its colour."""
-    right = Answers([one.after for one in asked]).right(reader.read(to_tensors(pictures)).numpy())
+    right = answers_right(pictures, asked, reader)
     both = [row[columns([one.slot, f"{one.slot}_colour"])].all() for row, one in zip(right, asked, strict=True)]
     return float(np.mean(both))
+
+
+def lengths_read(pictures: Sequence[Image.Image], asked: Sequence[Swap], reader: AttributeReader) -> list[bool]:
+    """Of every swap whether the garment that changes its length, and the length, are read right; False without one."""
+    right = answers_right(pictures, asked, reader)
+    return [s.slot is not None and length_read(row, s) for row, s in zip(right, asked, strict=True)]
+
+
+def length_read(right: np.ndarray, swap: Swap) -> bool:
+    """right: of one doll, (facts,). Whether the garment that changes and its length are read right."""
+    return bool(right[columns([f"{swap.slot}", f"{swap.slot}_length"])].all())
+
+
+def answers_right(
+    pictures: Sequence[Image.Image], asked: Sequence[Swap] | Sequence[Piece], reader: AttributeReader
+) -> np.ndarray:
+    """(n, facts) bool: what the reader reads as it was asked for."""
+    return Answers([one.after for one in asked]).right(reader.read(to_tensors(pictures)).numpy())
 
 
 def columns(names: Sequence[str]) -> list[int]:
@@ -125,5 +143,4 @@ def no_trace(result: np.ndarray, truth: np.ndarray, swap: Swap, right: np.ndarra
     old, relapse = (np.asarray(on_white(doll.image)) for doll in (swap.before, swap.relapse))
     differs = swap.mask & (swap.after.index != swap.relapse.index)
     share = outline_share(result, truth, [relapse, old], differs)
-    is_read = right[columns([f"{swap.slot}", f"{swap.slot}_length"])].all()
-    return share if np.isnan(share) else float(is_read and share >= NO_TRACE)
+    return share if np.isnan(share) else float(length_read(right, swap) and share >= NO_TRACE)

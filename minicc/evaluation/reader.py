@@ -49,14 +49,19 @@ class AttributeReader(nn.Module):
 
     @torch.no_grad()
     def read(self, images: Tensor, batch: int = 64) -> Tensor:
-        """(B, len(FACTS)) uint8: the likeliest value of every fact, as `dolls.facts.numbers`."""
-        parts = [torch.stack([v.argmax(-1) for v in self(x).values()], -1) for x in images.split(batch)]
-        return torch.cat(parts).to(torch.uint8)
+        """(B, len(FACTS)) uint8, on the CPU: the likeliest value of every fact, as `dolls.facts.numbers`."""
+        logits = (self(x.to(self.here)) for x in images.split(batch))
+        return torch.cat([torch.stack([v.argmax(-1) for v in one.values()], -1).cpu() for one in logits]).byte()
 
     @torch.no_grad()
     def embed(self, images: Tensor, batch: int = 64) -> Tensor:
-        """(B, FEATURES): the features, in whose space Fréchet distances are measured."""
-        return torch.cat([self.features(x) for x in images.split(batch)])
+        """(B, FEATURES), on the CPU: the features, in whose space Fréchet distances are measured."""
+        return torch.cat([self.features(x.to(self.here)).float().cpu() for x in images.split(batch)])
+
+    @property
+    def here(self) -> Tensor:
+        """A weight: pictures go to its device and type."""
+        return next(self.parameters())
 
 
 def load_reader(path: str | Path = SHIPPED / "tiny-reader") -> AttributeReader:

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.errors import Error, WeightsError
 from minicc.outfit.window import figure_window, window
 from minicc.pipeline import SHIPPED, StableDiffusion
+from minicc.weights.export import write_safetensors
 from minicc.weights.fill import finite
 from minicc.weights.source import not_shipped
 
@@ -165,13 +165,10 @@ class ClothingDetector(nn.Module):
         return Clothes(p.numpy(), entropy.numpy())
 
     def save(self, folder: str | Path) -> Path:
-        """To model.safetensors in the folder, in half precision."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.half().contiguous() for name, tensor in self.state_dict().items()}
+        """To model.safetensors in the folder, in half precision; whole, or not at all and WeightsError."""
         config = {"channels": self.channels, "heads": len(self.heads), "width": self.width, "t": self.t}
-        save_file(state, folder / "model.safetensors", {"format": "pt", "config": json.dumps(config)})
-        return folder
+        notes = {"format": "pt", "config": json.dumps(config)}
+        return write_safetensors(self.state_dict(), Path(folder) / "model.safetensors", notes, torch.float16).parent
 
     @classmethod
     def load(cls, source: str | Path) -> "ClothingDetector":

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from minicc.data.dolls.dataset import COLOURS
+from minicc.data.write import check_writable, save_pictures
 from minicc.errors import PictureError
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.editing import edited
@@ -44,15 +45,16 @@ def detect(
 ) -> Path:  # fmt: skip
     """Find the clothes and write the mask to `out`: white on black; with `parts` a palette picture of all classes.
 
-    uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found.
+    uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found. Raises
+    PictureError where nothing can be written, and for a format that would change the mask.
     """
+    check_writable(out, *([uncertainty] if uncertainty else []))
     found = detector.find(sd, image)
     if uncertainty:
-        found.uncertainty_picture().save(uncertainty)
+        save_pictures({uncertainty: found.uncertainty_picture()})
     mask = clothing_mask(found, classes, grow)
     picture = part_picture(found.index) if parts else Image.fromarray(mask.astype(np.uint8) * 255)
-    picture.save(out)
-    return out
+    return save_pictures({out: picture})[0]
 
 
 def part_picture(index: np.ndarray) -> Image.Image:

@@ -119,9 +119,10 @@ def whole(path: Path) -> bool:
 
 
 def clear_away(folder: Path) -> None:
-    """Delete what a run that was killed had begun to write; no other process may be writing there."""
-    for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:
-        stale.unlink(missing_ok=True)
+    """Delete what a run that was killed had begun to write; no other process may be writing there. Raises Error."""
+    with writing(folder):
+        for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:
+            stale.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:

@@ -4,6 +4,7 @@ from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -41,6 +42,7 @@ CONFIG = (
     "sample_every", "keep", "device",
 )  # fmt: skip
 WIDTH = 96  # of the detector's heads
+Folder = TypeVar("Folder", bound=PictureFolder)
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
 
 
@@ -101,7 +103,7 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
     vae = load_vae(a.vae, dtype=torch.float32, look=True) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, too
     vae.recompute = a.recompute
-    stage = VAEStage(vae, shown[:SHOWN], decoder_only=a.decoder_only)
+    stage = VAEStage(vae, shown[:SHOWN], decoder_only=a.decoder_only, motifs=a.motifs)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     vae = stage.vae.eval()
@@ -118,9 +120,17 @@ def vae_dolls(a: Namespace, split: str, count: int) -> tuple[Dataset, Tensor]:
 
 def vae_folder(a: Namespace, folder: Path) -> tuple[Dataset, Tensor]:
     """The same of a folder of drawings."""
-    pictures = PictureFolder(folder, size=a.size or 128)
+    pictures = reported(a, folder, PictureFolder(folder, size=a.size or 128))
     characters = [pictures[i]["image"] for i in range(min(512, len(pictures)))]
     return FolderPictures(pictures, a.seed), torch.stack(characters)  # type: ignore[arg-type]
+
+
+def reported(a: Namespace, folder: Path, pictures: Folder) -> Folder:
+    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary."""
+    if pictures.report:
+        a.out.mkdir(parents=True, exist_ok=True)
+        (a.out / f"report-{folder.resolve().name}.txt").write_text(f"{pictures.report}\n", encoding="utf-8")
+    return pictures
 
 
 @torch.no_grad()
@@ -183,10 +193,14 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     return control.save(a.out / "controlnet")
 
 
+def first_of(data: Dataset) -> list[dict]:
+    """The first six samples, for a validation sheet."""
+    return [data[i, i] for i in range(min(6, len(data)))]  # type: ignore[arg-type]
+
+
 def some(data: Dataset) -> list[dict]:
-    """The first six samples, for a validation sheet; those with an empty mask have nothing to show."""
-    first = [data[i, i] for i in range(min(6, len(data)))]  # type: ignore[arg-type]
-    return [sample for sample in first if sample["mask"].any()]
+    """Of the first six samples those whose mask is not empty: the others have nothing to show."""
+    return [sample for sample in first_of(data) if sample["mask"].any()]
 
 
 def locked_dtype(a: Namespace) -> torch.dtype:
@@ -210,7 +224,7 @@ def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> P
 
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
     """The user's own characters, and their mirror images; those without a mask or a caption teach nothing here."""
-    pictures = PictureFolder(folder, size=a.size or sd.side, needs=("mask", "clothes", "caption"))
+    pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("mask", "clothes", "caption")))
     return Painted(pictures, *encoded(a, sd, pictures, folder), a.seed)
 
 
@@ -268,7 +282,7 @@ def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> W
 
 def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:
     """The user's own characters in second outfits, and the garments that these show."""
-    pictures = WornPictures(folder, a.size or sd.side)
+    pictures = reported(a, folder, WornPictures(folder, a.size or sd.side))
     return WornFolder(pictures, *encoded(a, sd, pictures, folder, "-worn"), a.seed)
 
 
@@ -277,7 +291,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
     data: Dataset
     if a.data:
-        pictures = PictureFolder(a.data, size=a.size or sd.side, needs=("mask",))
+        pictures = reported(a, a.data, PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)))
         data, held_out = FolderParts(pictures, a.seed, FLATS), None
     else:
         data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
@@ -288,7 +302,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         maps = features(sd, torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))]))
         detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
         detector.measure(maps)
-    stage = DetectorStage(sd, detector, parts=not a.data)
+    stage = DetectorStage(sd, detector, parts=not a.data, shown=first_of(held_out or data))
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return detector.save(a.out / "detector")

@@ -11,16 +11,18 @@ from scipy.ndimage import binary_fill_holes
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from minicc.data.dolls.dataset import COLOURS
 from minicc.data.dolls.scenes import BACKGROUNDS, background
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.data.tensors import to_tensor
 from minicc.models.zero_conv import lock
-from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.clothing import ClothingDetector, features, looking
 from minicc.outfit.garment import garment_picture
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
+from minicc.training.stages import grid
 from minicc.training.tiny import seeded
 
 POINTS = 1024  # pixels of a labelled picture that the heads learn from at a time
@@ -42,10 +44,17 @@ class DetectorStage(Stage):
 
     empty: Tensor
 
-    def __init__(self, sd: StableDiffusion, detector: ClothingDetector, parts: bool = True):
-        """parts: the labels tell hair and skin from background; False: 0 is everything that is not clothes."""
+    lighter = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"
+
+    def __init__(
+        self, sd: StableDiffusion, detector: ClothingDetector, parts: bool = True,
+        shown: Sequence[dict[str, Any]] = (),
+    ):  # fmt: skip
+        """parts: the labels tell hair and skin from background; False: 0 is everything that is not clothes. shown: the
+        samples of the validation sheet, dicts with image and index.
+        """
         super().__init__()
-        self.sd, self.detector, self.parts = sd, detector, parts
+        self.sd, self.detector, self.parts, self.shown = sd, detector, parts, shown
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         self.locked = nn.ModuleList([lock(sd.unet), lock(sd.vae), lock(sd.text_encoder)])
 
@@ -69,6 +78,16 @@ class DetectorStage(Stage):
         heads, count = losses.shape
         chosen = draws.rand(count * heads).view(count, heads).T < 0.5  # a picture's row, whichever process has it
         return 2 * (losses * chosen.to(losses)).mean()
+
+    def sheet(self) -> Image.Image | None:
+        """Three rows: pictures; their labels, a colour each; what the detector finds."""
+        if not self.shown:
+            return None
+        images, labels = (torch.stack([sample[name] for sample in self.shown]) for name in ("image", "index"))
+        here = images.to(self.empty)
+        found = self.detector.probabilities(looking(self.sd, self.detector.t), here).argmax(1).cpu()
+        colours = torch.tensor(COLOURS) / 127.5 - 1  # (classes, 3)
+        return grid([images.cpu(), *(colours[index.long()].permute(0, 3, 1, 2) for index in (labels.cpu(), found))])
 
     def loss(self, logits: Tensor, index: Tensor) -> Tensor:
         """Cross entropy of each picture, (B,); without part labels, of clothes and their kinds against all else."""

@@ -27,7 +27,6 @@ from minicc.training.ema import EMA
 from minicc.training.muon import Muon
 from minicc.training.stage import Stage
 
-SMALLER = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"
 HELD_OUT = 2**40  # the draws of a validation begin here, far from those of every step
 
 
@@ -52,7 +51,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
     checkpoint; where memory runs out, with what helps; where nothing can be written.
     """
-    with advice_on_memory("before the first step"):
+    with advice_on_memory("before the first step", stage.lighter):
         run = start_run(stage, config)
     start = resume(run)
     with checkpoint.writing(config.out):
@@ -60,9 +59,9 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     batches = loader(data, run, start)
     loss = math.nan
     for step in range(start, config.steps):
-        with advice_on_memory(f"at step {step}"):
+        with advice_on_memory(f"at step {step}", stage.lighter):
             loss, norm = one_step(run, batches, step)
-        with checkpoint.writing(config.out), advice_on_memory(f"at step {step}"):
+        with checkpoint.writing(config.out), advice_on_memory(f"at step {step}", stage.lighter):
             curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
             if run.accelerator.is_main_process:
                 after_step(run, step + 1, curves, held_out)
@@ -259,7 +258,7 @@ def validation_loss(run: Run, held_out: Dataset) -> float:
 
 
 @contextmanager
-def advice_on_memory(when: str, advice: str = SMALLER) -> Iterator[None]:
+def advice_on_memory(when: str, advice: str) -> Iterator[None]:
     """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
     try:
         yield

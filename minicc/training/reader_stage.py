@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -16,23 +15,25 @@ from minicc.models.zero_conv import lock
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
 from minicc.training.stage import Stage
+from minicc.weights.export import write_safetensors
 
 
 class ReaderStage(Stage):
     """The reader learns every fact at once: the sum of the facts' cross entropies.
 
-    Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness. By
-    how much they are moved is drawn once a process, so two processes differ from one in that.
+    Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness.
     """
 
     def __init__(self, reader: AttributeReader, vae: VAE | None = None):
-        """vae: half of the pictures go through it, as all do that a Stable Diffusion draws."""
+        """vae: every other picture goes through it, as all do that a Stable Diffusion draws."""
         super().__init__()
         self.reader, self.vae = reader.requires_grad_(True), vae and lock(vae)
 
     @property
     def trained(self) -> nn.Module:
         return self.reader
+
+    lighter = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, 128, 128) in [-1, 1], facts (B, len(FACTS))."""
@@ -44,9 +45,10 @@ class ReaderStage(Stage):
 
 @torch.no_grad()
 def reconstructed(vae: VAE, x: Tensor) -> Tensor:
-    """The first half of the pictures as the VAE gives them back. x: (B, 3, H, W) in [-1, 1], in a random order."""
-    half = (len(x) + 1) // 2
-    return torch.cat([vae.decode(vae.encode(x[:half]).mean).clamp(-1, 1).to(x), x[half:]])
+    """Every other picture as the VAE gives it back. x: (B, 3, H, W) in [-1, 1], in a random order."""
+    mixed = x.clone()
+    mixed[::2] = vae.decode(vae.encode(x[::2]).mean).clamp(-1, 1).to(x)
+    return mixed
 
 
 def worn_out(x: Tensor, draws: Draws) -> Tensor:
@@ -55,7 +57,7 @@ def worn_out(x: Tensor, draws: Draws) -> Tensor:
     share = draws.rand(len(x)).to(x.device)[:, None, None, None]
     blurred = torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), share)
     noisy = blurred + 0.04 * draws.randn_like(x)
-    dy, dx = (int(v) - 2 for v in draws.randint(5, 2))
+    dy, dx = (int(5 * draws.once()) - 2 for _ in range(2))
     return torch.where(changed, noisy.roll((dy, dx), (-2, -1)), x)
 
 
@@ -78,8 +80,7 @@ class Labelled(Dataset):
 
 
 def save_reader(reader: AttributeReader, folder: Path) -> Path:
-    """In half precision, as model.safetensors in the folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.half().contiguous() for name, tensor in reader.state_dict().items()}
-    save_file(state, folder / "model.safetensors", {"format": "pt", "facts": ",".join(FACTS)})
+    """In half precision, as model.safetensors in the folder, whole or not at all. Raises WeightsError if it cannot."""
+    notes = {"format": "pt", "facts": ",".join(FACTS)}
+    write_safetensors(reader.state_dict(), folder / "model.safetensors", notes, torch.float16)
     return folder

@@ -13,6 +13,7 @@ class Stage(nn.Module, ABC):
     """What a stage must say. Parameters that require a gradient are trained; `trained` is what checkpoints hold."""
 
     uses_all = True  # whether every trained weight takes part in every batch; if not, several processes must look
+    lighter = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"  # where memory runs out
 
     @property
     @abstractmethod

@@ -31,11 +31,13 @@ class Phase1Stage(Stage):
         L = E ‖ε − ε_θ(x_t, t, c_text, c_hint)‖²             (Zhang et al. 2023, eq. 5)
 
     The hint is the character with its masked pixels −1. Half of the sentences are dropped, as in the paper, so that the
-    copy learns to read the hint. Two weights may be put into the loss, see `loss`.
+    copy learns to read the hint. Latents are of the whole picture, whose masked part is what is learned; what the copy
+    sees of it is blanked. Two weights may be put into the loss, see `loss`.
     """
 
     empty: Tensor
     phase = 1  # what the copy's file will say
+    lighter = "try --recompute, a smaller --batch with more --accumulate, or --dtype bfloat16 --precision bf16"
     inside = 1.0  # how much more a latent cell inside the mask counts; 1: as in the paper
 
     def __init__(
@@ -162,21 +164,25 @@ class VAEStage(Stage):
 
     Rombach et al. 2022 (arXiv 2112.10752), section 3.1, without its perceptual and adversarial losses, which need
     networks trained on photographs; drawings have flat areas and sharp edges. ∇: the differences of neighbouring
-    pixels, for an average colour in a pattern's place is wrong at each of its edges. m: 1, and `clothes` on clothes.
+    pixels, for an average colour in a pattern's place is wrong at each of its edges. m: 1, and on clothes `clothes`,
+    there (1 + `motifs` c) times as much, c: how much a pixel stands out from those around it (`contrast`).
     """
 
     shown: Tensor
 
     def __init__(
-        self, vae: VAE, shown: Tensor, kl_weight: float = 1e-4, decoder_only: bool = False, clothes: float = 4.0
+        self, vae: VAE, shown: Tensor, kl_weight: float = 1e-4, decoder_only: bool = False, clothes: float = 4.0,
+        motifs: float = 0.0,
     ):  # fmt: skip
         """shown: the pictures of the validation sheet, (B, 3, H, W) in [-1, 1]. clothes: the weight of their pixels.
+        motifs: what a small logo or star weighs more, which the median colour of the garment around it costs little.
 
         decoder_only: latents stay what they are, so that a base trained on them stays valid, as with Stability's
         fine-tuned decoders.
         """
         super().__init__()
-        self.vae, self.kl_weight, self.clothes = vae.requires_grad_(True), kl_weight, clothes
+        self.vae, self.kl_weight = vae.requires_grad_(True), kl_weight
+        self.clothes, self.motifs = clothes, motifs
         if decoder_only:
             lock(vae.encoder), lock(vae.quant_conv)
         self.register_buffer("shown", shown, persistent=False)
@@ -191,7 +197,8 @@ class VAEStage(Stage):
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, H, W) in [-1, 1], clothes (B, 1, H, W) bool."""
-        x, m = batch["image"], torch.where(batch["clothes"], self.clothes, 1.0)
+        x = batch["image"]
+        m = torch.where(batch["clothes"], self.clothes * (1 + self.motifs * contrast(x)), 1.0)  # (B, 1, H, W)
         q = self.vae.encode(x)
         mean, logvar = q.mean.float(), q.logvar.float()
         z = mean + (0.5 * logvar).exp() * draws.randn_like(mean)
@@ -204,6 +211,15 @@ class VAEStage(Stage):
         """Pictures above, what comes back of them below."""
         again = torch.cat([self.vae.decode(self.vae.encode(x[None]).mean) for x in self.shown])
         return grid([self.shown, again])
+
+
+def contrast(x: Tensor, side: int = 9) -> Tensor:
+    """How far each pixel's colour is from the mean of the square around it, of the channel where it is farthest.
+
+    x: (B, 3, H, W) in [-1, 1]; returns (B, 1, H, W) in [0, 2]. side: of the square, in pixels, odd.
+    """
+    around = F.avg_pool2d(x, side, stride=1, padding=side // 2, count_include_pad=False)
+    return (x - around).abs().amax(1, keepdim=True)
 
 
 class BaseStage(Stage):

@@ -5,7 +5,7 @@ import torch
 
 from minicc.cli import parser
 from minicc.evaluation import bench
-from minicc.evaluation.compare import HEADER, KINDS, PROFILE, REST, Row, by_kind
+from minicc.evaluation.compare import HEADER, KINDS, PROFILE, REST, Row, by_kind, shortest
 from minicc.small import small_controlnet, small_stable_diffusion
 
 pytest.importorskip("diffusers")
@@ -87,3 +87,8 @@ def test_only_rows_that_miss_a_goal_are_explained(monkeypatch):
     assert "| bad, first | 1500 |" in printed
     assert "| bad, second | 1250 |" in printed
     assert "good, first" not in printed
+
+
+def test_of_several_looks_the_one_with_the_least_time_counts():
+    looks = [(7, {"attention": 2.0, REST: 1.0}), (8, {"attention": 1.0, REST: 1.5}), (9, {"attention": 4.0, REST: 0.0})]
+    assert shortest(looks) == looks[1]

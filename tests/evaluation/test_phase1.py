@@ -187,11 +187,14 @@ def test_silhouettes_tell_the_new_outline_from_the_old_one(asked):
     changed = [one for one in asked if one.slot]
     relapses, truths = [one.relapse for one in changed], [one.after for one in changed]
     find = seen_as(*relapses, *truths)
-    right, leaked = (silhouettes(find, [d.image for d in made], changed) for made in (truths, relapses))
+    said = [i > 0 for i in range(len(changed))]  # the first is misread
+    right, leaked = (silhouettes(find, [d.image for d in made], changed, said) for made in (truths, relapses))
     assert (right["silhouette_iou"], right["silhouette_new"]) == (1, 1)
+    assert 0 < right["silhouette_read"] < 1
+    assert leaked["silhouette_read"] == 0
     assert right["silhouette_old_iou"] < 0.9
     assert (leaked["silhouette_old_iou"], leaked["silhouette_new"]) == (1, 0)
-    none = silhouettes(find, [one.truth for one in asked[::2]], asked[::2])
+    none = silhouettes(find, [one.truth for one in asked[::2]], asked[::2], [True] * len(asked[::2]))
     assert all(math.isnan(value) for value in none.values())
 
 

@@ -1,4 +1,4 @@
-"""What people really give to `minicc phase1`: a clear error or a warning, and nothing written half."""
+"""What people really give to `minicc phase1` and `phase2`: a clear error or a warning, and nothing written half."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,13 +38,16 @@ def models(tmp_path_factory) -> Path:
 def redress(models, tmp_path, capsys):
     """Run the command; returns (exit status, lines on stderr without progress bars, files written)."""
 
-    def run(character, mask, *more: str, prompt="a red dress", out="o.png", sd="sd"):
+    def run(character, mask, *more: str, prompt="a red dress", out="o.png", sd="sd", phase="phase1"):
         character.save(tmp_path / "in.png")
         mask.save(tmp_path / "in-mask.png")
         files = ["--character", str(tmp_path / "in.png"), "--mask", str(tmp_path / "in-mask.png")]
         options = ["--sd", str(models / sd), "--control", str(models / "control"), "--steps", "2", "--device", "cpu"]
         where = ["--out", str(tmp_path / "out" / out), "--prompt", prompt]
-        status = main(["phase1", *files, *options, *where, *more])
+        if phase == "phase2":
+            picture_of_garment().save(tmp_path / "garment.png")
+            where = [*where[:2], "--garment", str(tmp_path / "garment.png")]
+        status = main([phase, *files, *options, *where, *more])
         lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("minicc")]
         written = sorted(p.name for p in (tmp_path / "out").rglob("*")) if (tmp_path / "out").exists() else []
         return status, lines, written
@@ -52,13 +55,20 @@ def redress(models, tmp_path, capsys):
     return run
 
 
+def picture_of_garment() -> Image.Image:
+    """A green rectangle on white."""
+    return Image.fromarray(np.where(square(SIZE, BOX)[..., None], (20, 160, 60), 255).astype(np.uint8))
+
+
 def mask_of(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8) * 255)
 
 
 MASK = mask_of(square(SIZE, BOX))
+in_both_phases = pytest.mark.parametrize("phase", ["phase1", "phase2"])
 
 
+@in_both_phases
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
@@ -66,8 +76,8 @@ MASK = mask_of(square(SIZE, BOX))
         (mask_of(np.zeros((40, 48), bool)), "the mask is empty: paint white"),
     ],
 )
-def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, mask, words):
-    status, lines, written = redress(picture(SIZE), mask)
+def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, mask, words, phase):
+    status, lines, written = redress(picture(SIZE), mask, phase=phase)
     assert status == 2
     assert words in lines[-1]
     assert written == []
@@ -84,6 +94,7 @@ def sheet(paint: int) -> Image.Image:
     return Image.fromarray(pixels, "RGBA")
 
 
+@in_both_phases
 @pytest.mark.parametrize(
     ("mask", "words"),
     [
@@ -93,8 +104,8 @@ def sheet(paint: int) -> Image.Image:
         (sheet(0), "transparent in parts: what is not counts as painted, also black"),
     ],
 )
-def test_a_doubtful_mask_is_used_with_one_line_about_it(redress, mask, words):
-    status, lines, written = redress(picture(SIZE), mask)
+def test_a_doubtful_mask_is_used_with_one_line_about_it(redress, mask, words, phase):
+    status, lines, written = redress(picture(SIZE), mask, phase=phase)
     assert (status, written) == (0, ["o.png"])
     assert [words in line for line in lines] == [True]
     assert lines[0].startswith("minicc: note: ")
@@ -109,11 +120,12 @@ def test_a_mask_painted_on_a_transparent_sheet_needs_no_word(redress, tmp_path):
     assert changed[square(SIZE, BOX)].mean() > 0.9
 
 
+@in_both_phases
 @pytest.mark.parametrize(("mode", "paper"), [("RGB", "white"), ("RGBA", (0, 0, 0, 0))])
 def test_a_picture_without_clothes_is_dressed_where_the_mask_says_with_one_line_about_it(
-    redress, tmp_path, mode, paper
+    redress, tmp_path, mode, paper, phase
 ):
-    status, lines, written = redress(Image.new(mode, SIZE, paper), MASK)
+    status, lines, written = redress(Image.new(mode, SIZE, paper), MASK, phase=phase)
     assert (status, written) == (0, ["o.png"])
     assert ["has one colour: is it painted over the clothes?" in line for line in lines] == [True]
     changed = np.any(np.asarray(Image.open(tmp_path / "out" / "o.png")) != np.asarray(Image.new(mode, SIZE, paper)), -1)
@@ -121,13 +133,15 @@ def test_a_picture_without_clothes_is_dressed_where_the_mask_says_with_one_line_
     assert changed[square(SIZE, BOX)].mean() > 0.9
 
 
-def test_a_picture_of_one_pixel_is_no_fault(redress):
-    status, _, written = redress(picture((1, 1)), mask_of(np.ones((1, 1), bool)))
+@in_both_phases
+def test_a_picture_of_one_pixel_is_no_fault(redress, phase):
+    status, _, written = redress(picture((1, 1)), mask_of(np.ones((1, 1), bool)), phase=phase)
     assert (status, written) == (0, ["o.png"])
 
 
-def test_a_picture_of_20000_pixels_is_refused_before_it_is_decoded(redress):
-    status, lines, written = redress(Image.new("L", (20_000, 2)), Image.new("L", (20_000, 2), 255))
+@in_both_phases
+def test_a_picture_of_20000_pixels_is_refused_before_it_is_decoded(redress, phase):
+    status, lines, written = redress(Image.new("L", (20_000, 2)), Image.new("L", (20_000, 2), 255), phase=phase)
     assert (status, written) == (2, [])
     assert "20000×2" in lines[-1]
 
@@ -145,16 +159,18 @@ def test_known_words_and_official_models_need_no_word(redress):
     assert redress(picture(SIZE), MASK, prompt="a velvet tuxedo", sd="official")[1] == []
 
 
+@in_both_phases
 @pytest.mark.parametrize(("option", "value"), [("--sd", "nowhere"), ("--control", "nowhere.safetensors")])
-def test_missing_weights_are_named(redress, tmp_path, option, value):
-    status, lines, written = redress(picture(SIZE), MASK, option, str(tmp_path / value))
+def test_missing_weights_are_named(redress, tmp_path, option, value, phase):
+    status, lines, written = redress(picture(SIZE), MASK, option, str(tmp_path / value), phase=phase)
     assert (status, written) == (2, [])
     assert value in lines[-1]
 
 
+@in_both_phases
 @pytest.mark.parametrize("out", ["o.jpg", "o", "o.gif"])
-def test_a_format_that_would_change_pixels_is_refused_before_the_work(redress, out):
-    status, lines, written = redress(picture(SIZE), MASK, out=out)
+def test_a_format_that_would_change_pixels_is_refused_before_the_work(redress, out, phase):
+    status, lines, written = redress(picture(SIZE), MASK, out=out, phase=phase)
     assert (status, written) == (2, [])
     assert "write one of .png, .webp, .tif, .tiff" in lines[-1]
 

@@ -10,8 +10,9 @@ from PIL import Image, ImageOps
 
 from minicc.cli import main
 from minicc.data import dolls
+from minicc.data.dolls.dataset import COLOURS
 from minicc.data.samples import CLASSES
-from minicc.data.tensors import to_tensor
+from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import Error, PictureError
 from minicc.evaluation import detector as evaluation
 from minicc.evaluation.base import pictures
@@ -92,6 +93,19 @@ def test_each_picture_goes_through_the_encoder_once_and_the_empty_sentence_once_
     assert {name: calls.count(name) for name in parts} == {"vae": 3, "text": 1, "unet": 3}
     for hook in hooks:
         hook.remove()
+
+
+def test_the_validation_sheet_shows_pictures_labels_and_what_is_found(sd, trained):
+    """Of the doll that was learned: the third row is the second but for a tenth."""
+    two = [dolls.draw(i, size=64) for i in range(2)]
+    shown = [{"image": x, "index": y} for x, y in zip(pictures(two), parts_of(two), strict=True)]
+    assert DetectorStage(sd, trained).sheet() is None
+    sheet = np.asarray(DetectorStage(sd, trained, shown=shown).sheet())
+    assert sheet.shape == (3 * 64, 2 * 64, 3)
+    pictured, labelled, found = sheet[:64], sheet[64:128], sheet[128:]
+    assert np.array_equal(pictured[:, :64], np.asarray(on_white(two[0].image)))
+    assert np.array_equal(labelled[:, :64], np.array(COLOURS, np.uint8)[two[0].index])
+    assert (labelled == found).all(-1).mean() > 0.9
 
 
 def test_features_are_the_encoders_levels_and_a_u_nets_look_at_its_latents(sd):
@@ -296,6 +310,8 @@ def test_where_colours_alone_tell_clothes_k_means_finds_them_and_where_they_tell
         curve = colour_curve(images, parts, [1, 2])
         assert list(curve) == ["1", "2"]
         assert all(least <= iou <= most for iou in curve.values())
+    right = colour_curve(images, told, [2], lambda found, truth: (found == truth).float().mean().item())
+    assert right == {"2": pytest.approx(0.5)}  # of the last labels, which colours do not tell
 
 
 def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
@@ -313,7 +329,7 @@ def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
     figures = json.loads((tmp_path / "f.json").read_text())
     assert {"clothes_iou", "miou", "kind", "kinds", "labels", "miou_labels", "baselines"} <= set(figures)
     assert set(figures["baselines"]["labels"]) == {"random", "pixels", "colours", "words"}
-    assert set(figures["baselines"]["miou_labels"]) == {"random", "pixels"}
+    assert set(figures["baselines"]["miou_labels"]) == {"random", "pixels", "colours"}
     assert set(figures["labels"]) == set(figures["miou_labels"]) == {"1"}
     assert all(0 <= v <= 1 for v in (figures["clothes_iou"], figures["miou"], *figures["labels"].values()))
     further = ["--lr", "1e-4", "--out", str(tmp_path / "further")]  # few small steps away from it

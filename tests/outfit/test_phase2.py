@@ -62,15 +62,17 @@ def test_a_controlnet_of_the_other_phase_is_warned_about_and_one_of_unknown_phas
             assert all(f"was trained for phase {trained.phase}" in words for words in said)
 
 
-def test_without_a_garment_the_result_is_exactly_phase_1s(sd, control, mask):
-    character = picture((70, 50), "RGB")
+@pytest.mark.parametrize("way", ["joint", "decoder"])
+def test_without_a_garment_the_result_is_exactly_phase_1s(sd, control, mask, way):
+    control, character = in_way(copy.deepcopy(control), way), picture((70, 50), "RGB")
     one = phase1.generate(sd, control, character, mask, "a red dress", steps=2, guidance=3.0, seed=5)
     two = phase2.generate(sd, control, character, [], mask=mask, prompt="a red dress", steps=2, guidance=3.0, seed=5)
     assert one.image.tobytes() == two.image.tobytes()
 
 
-def test_with_fresh_zero_convolutions_the_garment_changes_nothing(sd, mask):
-    fresh, character = ControlNet.from_unet(sd.unet), picture((70, 50), "RGB")
+@pytest.mark.parametrize("way", ["joint", "decoder"])
+def test_with_fresh_zero_convolutions_the_garment_changes_nothing(sd, mask, way):
+    fresh, character = in_way(ControlNet.from_unet(sd.unet), way), picture((70, 50), "RGB")
     worn, bare = (phase2.generate(sd, fresh, character, g, mask=mask, steps=2).image for g in (garment(), []))
     assert worn.tobytes() == bare.tobytes()
 

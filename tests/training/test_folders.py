@@ -18,6 +18,7 @@ from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet
+from minicc.training import commands
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
@@ -82,6 +83,17 @@ def test_samples_without_a_garment_or_a_second_picture_are_named(worn, folder):
     assert "no picture of the character in that garment" in left_out
     assert "no picture of a garment" in left_out
     assert not PictureFolder(folder, SIDE).report.dropped, "phase 1 needs neither"
+
+
+def test_a_training_writes_down_every_file_that_it_leaves_out(folder, tmp_path, monkeypatch):
+    """The warning sums up; OUT/report-FOLDER.txt names them all."""
+    monkeypatch.setattr(commands, "train", lambda *_: 0.0)
+    options = ["--device", "cpu", "--steps", "1", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
+    assert main(["train", "phase2", "--data", str(folder), *options]) == 0
+    written = (tmp_path / "run" / f"report-{folder.name}.txt").read_text("utf-8")
+    report = WornPictures(folder, SIDE).report
+    assert report.dropped
+    assert all(f"{name} left out: {why}" in written for name, why in report.dropped.items())
 
 
 def test_a_folder_of_pictures_alone_is_refused_with_what_is_missing(tmp_path):

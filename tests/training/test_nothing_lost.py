@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,16 @@ from safetensors.torch import save_file
 
 from minicc.cli import main
 from minicc.errors import Error
+from minicc.evaluation.reader import AttributeReader
+from minicc.outfit.clothing import ClothingDetector
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training import checkpoint, commands
 from minicc.training.cache import kept
+from minicc.training.detector_stage import DetectorStage
 from minicc.training.draws import Draws
 from minicc.training.loop import train
+from minicc.training.reader_stage import ReaderStage, save_reader
+from minicc.training.stages import Phase1Stage
 from tests.training.runs import assert_same_run, losses
 from tests.training.toy import Rows, ToyStage, toy_config
 
@@ -374,6 +380,22 @@ def test_running_out_of_memory_names_the_three_options_that_help(tmp_path, probl
         train(Hungry(), Rows(), toy_config(tmp_path))
 
 
+def test_what_is_advised_where_memory_runs_out_are_options_that_the_stage_has(capsys):
+    """The locked models of the phases are halved by both options of half precision; a reader does not recompute."""
+    sd = small_stable_diffusion()
+    phase1 = Phase1Stage(sd, small_controlnet(sd))
+    assert "--dtype bfloat16 --precision bf16" in phase1.lighter
+    others = ReaderStage(AttributeReader()), DetectorStage(sd, ClothingDetector([1]))
+    assert not any("--recompute" in stage.lighter for stage in others)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+    for stage in (ToyStage(), phase1, *others):
+        advised = set(re.findall(r"--[a-z-]+", stage.lighter))
+        assert len(advised) >= 4  # three ways, one of which is a pair
+        assert advised <= known
+
+
 def test_memory_that_runs_out_outside_the_steps_is_said_as_well(tmp_path, monkeypatch, capsys):
     def hungry(*_):
         raise MemoryError
@@ -399,7 +421,20 @@ def test_a_place_for_caches_or_results_that_cannot_be_written_is_one_clear_error
             kept(open_folder / "cache" / "x.safetensors", "d", lambda: {"x": torch.ones(3)})
         with pytest.raises(Error, match=r"could not be written.*denied"):
             control.save(open_folder / "controlnet")
+        for save in (
+            lambda: save_reader(AttributeReader(), open_folder / "reader"),
+            lambda: ClothingDetector([1]).save(open_folder / "detector"),
+        ):
+            with pytest.raises(Error, match=r"model\.safetensors could not be written.*denied"):
+                save()
     assert list(open_folder.iterdir()) == []
+
+
+def test_what_a_killed_run_left_in_a_folder_that_became_read_only_is_one_clear_error(open_folder):
+    (open_folder / "step-00000001.123.tmp").write_bytes(b"half")
+    with without_the_power_to_write(open_folder), pytest.raises(Error, match=r"could not be written.*denied.*--out"):
+        train(ToyStage(), Rows(), toy_config(open_folder))
+    assert len(list(open_folder.iterdir())) == 1
 
 
 def test_a_device_that_training_would_not_run_on_is_refused(tmp_path):

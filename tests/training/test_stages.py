@@ -31,7 +31,7 @@ from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_gar
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.phase2_stage import Worn
-from minicc.training.stages import BaseStage, Phase1Stage, VAEStage, dropped
+from minicc.training.stages import BaseStage, Phase1Stage, VAEStage, contrast, dropped
 from minicc.training.tiny import VAE_CONFIG
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
@@ -207,11 +207,14 @@ def test_locked_models_may_be_kept_in_half_precision(runs, tmp_path, monkeypatch
 
 def test_evaluate_vae_and_reader_alone(runs, tmp_path):
     out, options = tmp_path / "figures.json", ["--n", "3", "--json", str(tmp_path / "figures.json")]
-    assert main(["evaluate", "vae", "--vae", str(runs / "vae" / "vae"), *options]) == 0
+    reader = ["--reader", str(runs / "reader" / "reader")]
+    assert main(["evaluate", "vae", "--vae", str(runs / "vae" / "vae"), *reader, *options]) == 0
     figures = json.loads(out.read_text())
     assert 0 < figures["vae_psnr"] < 40
     assert {"vae_ssim", "garment_psnr", "garment_ssim"} <= set(figures)
-    assert main(["evaluate", "reader", "--reader", str(runs / "reader" / "reader"), *options]) == 0
+    assert 0 <= figures["reader_on_reconstruction"] <= 1
+    assert set(figures["attributes"]) == set(dolls.CLOTHES)
+    assert main(["evaluate", "reader", *reader, *options]) == 0
     figures = json.loads(out.read_text())
     assert 0 <= figures["reader_on_truth"] <= 1
     assert set(figures["attributes"]) == set(dolls.CLOTHES)
@@ -431,6 +434,26 @@ def test_a_wrong_garment_pixel_costs_the_vae_more_than_a_wrong_sky_pixel():
     with_clothes, without = (stage({"image": image, "clothes": m}, Draws.at(0, 0)) for m in (clothes, ~clothes))
     torch.testing.assert_close(without, torch.tensor(2 / 256 + 4 / 240))  # |e| + e², and four edges
     torch.testing.assert_close(with_clothes, 4 * without)
+
+
+def test_a_motif_may_cost_the_vae_more_than_the_plain_cloth_around_it():
+    """A white dot on black clothes, an answer that is wrong by 1 everywhere: only the dot's cost grows, as c says."""
+    image, clothes = -torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    image[..., 16, 16] = 1
+    c = contrast(image)
+    assert c[..., 16, 16].item() == pytest.approx(2 * (1 - 1 / 81))  # of a square of 9 × 9
+    assert c[..., 16, 20].item() == pytest.approx(2 / 81)
+    assert c[..., 16, 21].item() == 0
+
+    def cost(place: tuple[int, int], motifs: float) -> float:
+        stage = VAEStage(VAE(VAE_CONFIG), torch.zeros(1, 3, 16, 16), kl_weight=0, clothes=1, motifs=motifs)
+        answer = image.clone()
+        answer[(..., *place)] += 1
+        stage.vae.decode = lambda z: answer
+        return stage({"image": image, "clothes": clothes}, Draws.at(0, 0)).item()
+
+    assert cost((16, 16), 3) == pytest.approx(cost((16, 16), 0) * (1 + 3 * c[..., 16, 16].item()))
+    assert cost((2, 2), 3) == cost((2, 2), 0)
 
 
 def test_the_stage_moves_nothing_but_the_copy():
