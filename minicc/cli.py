@@ -64,7 +64,11 @@ def add_models(
 def add_place(p: argparse.ArgumentParser) -> None:
     """Where the models are, and in which precision."""
     p.add_argument("--device", help="cuda, mps or cpu [the best there is]")
-    p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="[the checkpoint's; float32 on a CPU]")
+    p.add_argument(
+        "--dtype",
+        choices=["float32", "float16", "bfloat16"],
+        help="[the file's; float32 on a CPU, and for a VAE or reader alone]",
+    )
 
 
 def add_sampling(p: argparse.ArgumentParser, guidance: float | None = None) -> None:

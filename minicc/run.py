@@ -86,11 +86,13 @@ def run_phase1(a: argparse.Namespace) -> None:
 
 def run_phase2(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
+    from minicc.data.write import check_writable
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase2
     from minicc.outfit.clothing import ClothingDetector
 
     outs = outputs(a)
+    check_writable(*([a.uncertainty] if a.uncertainty else []))
     character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
     mask = open_mask(a.mask) if a.mask else None
     if mask and a.uncertainty:
@@ -162,7 +164,9 @@ def run_detect(a: argparse.Namespace) -> None:
     from minicc.outfit.clothing import ClothingDetector
     from minicc.outfit.detect import detect
 
-    check_writable(a.out)
+    check_writable(a.out, *([a.uncertainty] if a.uncertainty else []))
+    if a.parts and a.out.suffix.lower() == ".webp":
+        raise Error(f"{a.out}: WebP knows no palette, whose numbers are the classes; write .png or .tif")
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from minicc.data.dolls.dataset import COLOURS
-from minicc.data.write import check_writable, save_pictures
+from minicc.data.write import save_pictures
 from minicc.errors import PictureError
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.editing import edited
@@ -46,9 +46,8 @@ def detect(
     """Find the clothes and write the mask to `out`: white on black; with `parts` a palette picture of all classes.
 
     uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found. Raises
-    PictureError where nothing can be written, and for a format that would change the mask.
+    PictureError where nothing can be written, and for a format that would change pixels.
     """
-    check_writable(out, *([uncertainty] if uncertainty else []))
     found = detector.find(sd, image)
     if uncertainty:
         save_pictures({uncertainty: found.uncertainty_picture()})

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from minicc.data.write import save_pictures
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
@@ -114,7 +115,7 @@ def automatic_mask(
     """
     found = detector.find(sd, readable(character))
     if uncertainty:
-        found.uncertainty_picture().save(uncertainty)
+        save_pictures({Path(uncertainty): found.uncertainty_picture()})
     if (count := figures_in(found)) > 1:
         warnings.warn(f"the picture shows {count} figures: all are dressed alike; crop to one, or paint a mask",
                       stacklevel=3)  # fmt: skip

@@ -126,10 +126,16 @@ def vae_folder(a: Namespace, folder: Path) -> tuple[Dataset, Tensor]:
 
 
 def reported(a: Namespace, folder: Path, pictures: Folder) -> Folder:
-    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary."""
+    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary.
+
+    FOLDER: its name and that of the one above it, as in `encoded`.
+    """
     if pictures.report:
-        a.out.mkdir(parents=True, exist_ok=True)
-        (a.out / f"report-{folder.resolve().name}.txt").write_text(f"{pictures.report}\n", encoding="utf-8")
+        root = folder.resolve()
+        with writing(a.out):
+            a.out.mkdir(parents=True, exist_ok=True)
+            path = a.out / f"report-{root.parent.name}-{root.name}.txt"
+            path.write_text(f"{pictures.report}\n", encoding="utf-8")
     return pictures
 
 

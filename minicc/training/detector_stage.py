@@ -84,10 +84,10 @@ class DetectorStage(Stage):
         if not self.shown:
             return None
         images, labels = (torch.stack([sample[name] for sample in self.shown]) for name in ("image", "index"))
-        here = images.to(self.empty)
-        found = self.detector.probabilities(looking(self.sd, self.detector.t), here).argmax(1).cpu()
+        look = looking(self.sd, self.detector.t)
+        found = torch.cat([self.detector.probabilities(look, x[None].to(self.empty)).argmax(1).cpu() for x in images])
         colours = torch.tensor(COLOURS) / 127.5 - 1  # (classes, 3)
-        return grid([images.cpu(), *(colours[index.long()].permute(0, 3, 1, 2) for index in (labels.cpu(), found))])
+        return grid([images, *(colours[index.long()].permute(0, 3, 1, 2) for index in (labels, found))])
 
     def loss(self, logits: Tensor, index: Tensor) -> Tensor:
         """Cross entropy of each picture, (B,); without part labels, of clothes and their kinds against all else."""

@@ -45,7 +45,10 @@ class ReaderStage(Stage):
 
 @torch.no_grad()
 def reconstructed(vae: VAE, x: Tensor) -> Tensor:
-    """Every other picture as the VAE gives it back. x: (B, 3, H, W) in [-1, 1], in a random order."""
+    """Every other picture as the VAE gives it back. x: (B, 3, H, W) in [-1, 1], in a random order.
+
+    Processes with batches of an even number change the same ones as one process with the whole.
+    """
     mixed = x.clone()
     mixed[::2] = vae.decode(vae.encode(x[::2]).mean).clamp(-1, 1).to(x)
     return mixed

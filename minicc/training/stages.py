@@ -181,6 +181,8 @@ class VAEStage(Stage):
         fine-tuned decoders.
         """
         super().__init__()
+        if not motifs >= 0:
+            raise Error(f"motifs={motifs}: a weight in the loss, expected 0 or more")
         self.vae, self.kl_weight = vae.requires_grad_(True), kl_weight
         self.clothes, self.motifs = clothes, motifs
         if decoder_only:

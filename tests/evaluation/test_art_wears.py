@@ -1,6 +1,7 @@
 """Phase 2 on drawings: the truth scores best, another's garment does not, and the command writes every figure."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +31,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def asked(folder):
     return drawings(folder, 2 * N, 0, WornDrawing, wearable)
+
+
+def test_a_picture_that_cannot_be_read_is_said(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "broken")
+    next(iter(sorted((tmp_path / "broken" / "images").glob("*-a.png")))).write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"broken: metadata: .* left out"):
+        assert 0 < len(drawings(tmp_path / "broken", 2 * N, 0, WornDrawing, wearable)) < 2 * N
 
 
 def test_nothing_that_changes_lies_outside_the_mask(asked):

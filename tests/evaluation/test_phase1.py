@@ -18,7 +18,7 @@ from minicc.data.tensors import to_tensor
 from minicc.evaluation.edits import filled_with_mean
 from minicc.evaluation.fills import fills, redressed
 from minicc.evaluation.goals import GOALS, table, write_json
-from minicc.evaluation.phase1 import figures, never_clothed, obeyed, partly_visible, uncovered
+from minicc.evaluation.phase1 import figures, lengths_read, never_clothed, obeyed, partly_visible, uncovered
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.silhouettes import silhouettes
 from minicc.evaluation.swaps import clothed, pieces, swaps
@@ -127,6 +127,13 @@ def test_new_clothes_in_the_old_outline_fail_the_shape_and_nothing_else_tells(as
 
 def test_a_right_outline_that_is_not_read_right_does_not_count(asked):
     assert figures([one.truth for one in asked], asked, Oracle())["shape_change"] == 0
+
+
+def test_a_length_is_read_right_where_it_is_asked_for_and_is_the_new_one(asked, oracle):
+    changed = [one.slot is not None for one in asked]
+    assert 0 < sum(changed) < len(asked)
+    assert lengths_read([one.truth for one in asked], asked, oracle) == changed
+    assert not any(lengths_read([one.character for one in asked], asked, oracle))
 
 
 def test_the_mean_colour_shows_a_seam_and_loses_what_was_under_the_mask(asked, oracle):

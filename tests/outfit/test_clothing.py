@@ -314,7 +314,7 @@ def test_where_colours_alone_tell_clothes_k_means_finds_them_and_where_they_tell
     assert right == {"2": pytest.approx(0.5)}  # of the last labels, which colours do not tell
 
 
-def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
+def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path, capsys):
     sd.save(tmp_path / "sd")
     model = ["--sd", str(tmp_path / "sd"), "--device", "cpu"]
     options = ["--dolls", "4", "--cache", str(tmp_path / "cache"), "--steps", "2", "--batch", "2"]
@@ -332,6 +332,12 @@ def test_train_detect_and_evaluate_from_the_command_line(sd, tmp_path):
     assert set(figures["baselines"]["miou_labels"]) == {"random", "pixels", "colours"}
     assert set(figures["labels"]) == set(figures["miou_labels"]) == {"1"}
     assert all(0 <= v <= 1 for v in (figures["clothes_iou"], figures["miou"], *figures["labels"].values()))
+    dolls.draw(0, size=64).image.save(tmp_path / "doll.png")
+    asking = ["detect", *model, *detector, "--character", str(tmp_path / "doll.png"), "--out"]
+    for out, words in (("o.jpg", "write one of .png"), ("o.webp", "WebP knows no palette")):
+        assert main([*asking, str(tmp_path / out), "--parts"]) == 2
+        assert words in capsys.readouterr().err
+        assert not (tmp_path / out).exists()
     further = ["--lr", "1e-4", "--out", str(tmp_path / "further")]  # few small steps away from it
     assert main(["train", "detector", *model, *detector, *options, *further]) == 0
     before, after = (ClothingDetector.load(tmp_path / run / "detector").state_dict() for run in ("run", "further"))

@@ -90,7 +90,7 @@ def test_a_training_writes_down_every_file_that_it_leaves_out(folder, tmp_path, 
     monkeypatch.setattr(commands, "train", lambda *_: 0.0)
     options = ["--device", "cpu", "--steps", "1", "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "run")]
     assert main(["train", "phase2", "--data", str(folder), *options]) == 0
-    written = (tmp_path / "run" / f"report-{folder.name}.txt").read_text("utf-8")
+    written = (tmp_path / "run" / f"report-{folder.parent.name}-{folder.name}.txt").read_text("utf-8")
     report = WornPictures(folder, SIDE).report
     assert report.dropped
     assert all(f"{name} left out: {why}" in written for name, why in report.dropped.items())

@@ -28,7 +28,9 @@ from minicc.training.cache import kept
 from minicc.training.detector_stage import DetectorStage
 from minicc.training.draws import Draws
 from minicc.training.loop import train
+from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import ReaderStage, save_reader
+from minicc.training.stage import Stage
 from minicc.training.stages import Phase1Stage
 from tests.training.runs import assert_same_run, losses
 from tests.training.toy import Rows, ToyStage, toy_config
@@ -394,6 +396,17 @@ def test_what_is_advised_where_memory_runs_out_are_options_that_the_stage_has(ca
         advised = set(re.findall(r"--[a-z-]+", stage.lighter))
         assert len(advised) >= 4  # three ways, one of which is a pair
         assert advised <= known
+
+
+@pytest.mark.parametrize("stage", ["reader", "detector", "phase1", "phase2", "vae", "base"])
+def test_what_is_advised_is_not_refused(tmp_path, monkeypatch, stage):
+    kind = {"reader": ReaderStage, "detector": DetectorStage, "phase1": Phase1Stage, "phase2": Phase2Stage}.get(
+        stage, Stage
+    )
+    monkeypatch.setattr(commands, f"train_{stage}", lambda a, config: config.out)
+    values = {"--batch": ["1"], "--accumulate": ["2"], "--precision": ["bf16"], "--dtype": ["bfloat16"]}
+    options = [word for name in re.findall(r"--[a-z-]+", kind.lighter) for word in (name, *values.get(name, []))]
+    assert main(["train", stage, "--out", str(tmp_path), *options]) == 0
 
 
 def test_memory_that_runs_out_outside_the_steps_is_said_as_well(tmp_path, monkeypatch, capsys):

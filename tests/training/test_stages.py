@@ -214,7 +214,7 @@ def test_evaluate_vae_and_reader_alone(runs, tmp_path):
     assert {"vae_ssim", "garment_psnr", "garment_ssim"} <= set(figures)
     assert 0 <= figures["reader_on_reconstruction"] <= 1
     assert set(figures["attributes"]) == set(dolls.CLOTHES)
-    assert main(["evaluate", "reader", *reader, *options]) == 0
+    assert main(["evaluate", "reader", *reader, *options, "--device", "cpu", "--dtype", "bfloat16"]) == 0
     figures = json.loads(out.read_text())
     assert 0 <= figures["reader_on_truth"] <= 1
     assert set(figures["attributes"]) == set(dolls.CLOTHES)
