@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from minicc.data.pictures import open_picture
 from minicc.data.samples import Sample, clothes
@@ -28,6 +28,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import placed
 from minicc.pipeline import StableDiffusion
+from minicc.training.draws import rng
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,15 @@ class WornDrawing(Drawing):
     """An artist's character, the picture of a garment, and the same character in it."""
 
     @cached_property
-    def garment(self) -> Image.Image:
+    def flat(self) -> Image.Image:
+        """The garment's picture as the artist drew it."""
         assert self.sample.garment is not None
         return open_picture(self.sample.garment)
+
+    @cached_property
+    def garment(self) -> Image.Image:
+        """Its picture as it is given, mirrored or not; its place and scale are lost in `placed`."""
+        return ImageOps.mirror(self.flat) if rng(self.seed, 6).random() < 0.5 else self.flat
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -116,7 +123,7 @@ def others(asked: Sequence[WornDrawing]) -> list[WornDrawing]:
 
 
 def unlike(a: WornDrawing, b: WornDrawing) -> bool:
-    return a.garment.size != b.garment.size or a.garment.tobytes() != b.garment.tobytes()
+    return a.flat.size != b.flat.size or a.flat.tobytes() != b.flat.tobytes()
 
 
 def figures(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from minicc.cli import main
 from minicc.data import dolls
@@ -59,11 +59,22 @@ def test_the_truth_is_the_best_there_is(asked):
     assert worse["outside_max"] > 0
 
 
+def test_garments_are_given_mirrored_or_not_by_the_seed(asked):
+    """So that nothing is right by alignment."""
+    mirrored = []
+    for one in asked:
+        plain, given = one.flat.tobytes(), one.garment.tobytes()
+        mirrored.append(given == ImageOps.mirror(one.flat).tobytes() != plain)
+        assert mirrored[-1] or given == plain
+        assert replace(one).garment.tobytes() == given
+    assert 0 < sum(mirrored) < len(asked)
+
+
 def test_another_garment_is_another_and_of_the_same_kinds(asked):
     for one, other in zip(asked, others(asked), strict=True):
         assert other is not one
-        assert other.garment.tobytes() != one.garment.tobytes()
-        assert one.in_garment_of(other).garment.tobytes() == other.garment.tobytes()
+        assert other.flat.tobytes() != one.flat.tobytes()
+        assert one.in_garment_of(other).flat.tobytes() == other.flat.tobytes()
         assert one.in_garment_of(other).truth.tobytes() == one.truth.tobytes()
 
 
