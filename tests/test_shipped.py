@@ -241,7 +241,8 @@ def test_the_base_comes_back_from_a_single_file(sd, tmp_path):
         assert all(torch.equal(value, after.state_dict()[key]) for key, value in before.state_dict().items())
     x, t, context = torch.zeros(1, 4, 16, 16), torch.tensor([500]), sd.encode_text(["a red dress"])
     with torch.no_grad():
-        assert torch.equal(*(models.unet(x, t, context) for models in (sd, again)))
+        eps, same = (models.unet(x, t, context) for models in (sd, again))
+    torch.testing.assert_close(same, eps, atol=1e-5, rtol=0)  # where weights lie in memory decides how sums are taken
 
 
 def test_the_base_loads_at_once():
