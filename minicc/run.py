@@ -165,8 +165,6 @@ def run_detect(a: argparse.Namespace) -> None:
     from minicc.outfit.detect import detect
 
     check_writable(a.out, *([a.uncertainty] if a.uncertainty else []))
-    if a.parts and a.out.suffix.lower() == ".webp":
-        raise Error(f"{a.out}: WebP knows no palette, whose numbers are the classes; write .png or .tif")
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))

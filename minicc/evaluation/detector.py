@@ -41,7 +41,7 @@ def evaluate_detector(
     labelled dolls, `miou_labels` the mIoU.
 
     `baselines` has the same curves for heads on raw pixels and on pixels and a random U-Net's features (`random`), for
-    colours alone (`colour_curve`), and of clothes for the attention to the garments' words (`words`, words.py), which
+    colours alone (`told_by_colour`), and of clothes for the attention to the garments' words (`words`, words.py), which
     tells no classes.
     """
     dolls = test_dolls(FIRST + seed * 100_000, n)
@@ -52,6 +52,7 @@ def evaluate_detector(
         name: label_curves(maps, images, truth, labels, seed, steps)
         for name, maps in contenders(sd, detector.t).items()
     }
+    colours = told_by_colour(images, labels)
     curves, miou_curves = ({name: curve[i] for name, curve in learned.items()} for i in (0, 1))
     return {
         "clothes_iou": clothes_iou(found, truth),
@@ -64,10 +65,10 @@ def evaluate_detector(
         "baselines": {
             "labels": {
                 **curves,
-                "colours": colour_curve(images, truth, labels),
+                "colours": {count: clothes_iou(x, truth) for count, x in colours.items()},
                 "words": words_curve(sd, images, torch.isin(truth, torch.tensor(list(CLOTHES))), labels),
             },
-            "miou_labels": miou_curves | {"colours": colour_curve(images, truth, labels, miou)},
+            "miou_labels": miou_curves | {"colours": {count: miou(x, truth) for count, x in colours.items()}},
         },
     }
 
@@ -97,14 +98,16 @@ def label_curves(
     return ious, mious
 
 
-def colour_curve(
-    images: Tensor, truth: Tensor, labels: Sequence[int], score: Callable[[Tensor, Tensor], float] | None = None
-) -> dict[str, float]:
-    """N → clothes IoU, or another score, where a pixel's colour alone decides: k-means finds 64 colours in the labelled
-    pictures, and each has the class that it mostly has there.
+def colour_curve(images: Tensor, truth: Tensor, labels: Sequence[int]) -> dict[str, float]:
+    """N → clothes IoU where a pixel's colour alone decides."""
+    return {count: clothes_iou(found, truth) for count, found in told_by_colour(images, labels).items()}
+
+
+def told_by_colour(images: Tensor, labels: Sequence[int]) -> dict[str, Tensor]:
+    """N → (B, H, W) of CLASSES: k-means finds 64 colours in N labelled pictures, and each has the class that it mostly
+    has there.
     """
-    score = score or clothes_iou
-    curve = {}
+    told = {}
     for count in labels:
         dolls = [draw(i) for i in range(count)]
         shown, parts = colours_of(pictures(dolls)), parts_of(dolls).flatten().numpy()
@@ -113,8 +116,8 @@ def colour_curve(
         votes = np.zeros((COLOURS, len(CLASSES)))
         np.add.at(votes, (vq(shown, centres)[0], parts), 1)
         found = votes.argmax(1)[vq(colours_of(images), centres)[0]]
-        curve[str(count)] = score(torch.from_numpy(found).view(truth.shape), truth)
-    return curve
+        told[str(count)] = torch.from_numpy(found).view(len(images), *images.shape[2:])
+    return told
 
 
 def colours_of(images: Tensor) -> np.ndarray:

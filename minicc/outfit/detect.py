@@ -48,6 +48,8 @@ def detect(
     uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found. Raises
     PictureError where nothing can be written, and for a format that would change pixels.
     """
+    if parts and out.suffix.lower() == ".webp":
+        raise PictureError(f"{out}: WebP knows no palette, whose numbers are the classes; write .png or .tif")
     found = detector.find(sd, image)
     if uncertainty:
         save_pictures({uncertainty: found.uncertainty_picture()})

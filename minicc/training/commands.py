@@ -126,17 +126,18 @@ def vae_folder(a: Namespace, folder: Path) -> tuple[Dataset, Tensor]:
 
 
 def reported(a: Namespace, folder: Path, pictures: Folder) -> Folder:
-    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary.
-
-    FOLDER: its name and that of the one above it, as in `encoded`.
-    """
+    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary."""
     if pictures.report:
-        root = folder.resolve()
         with writing(a.out):
             a.out.mkdir(parents=True, exist_ok=True)
-            path = a.out / f"report-{root.parent.name}-{root.name}.txt"
-            path.write_text(f"{pictures.report}\n", encoding="utf-8")
+            (a.out / f"report-{known_as(folder)}.txt").write_text(f"{pictures.report}\n", encoding="utf-8")
     return pictures
+
+
+def known_as(folder: Path) -> str:
+    """Its name after that of the one above it: many datasets have a train/."""
+    root = folder.resolve()
+    return f"{root.parent.name}-{root.name}"
 
 
 @torch.no_grad()
@@ -239,10 +240,9 @@ def encoded(
 ) -> tuple[Tensor, Tensor]:
     """The latents of a folder's pictures, both ways round, and the contexts of their captions; kept in the cache.
 
-    Named after the folder and the one above it: many datasets have a train/. what: which of their pictures.
+    what: which of their pictures.
     """
-    root, captions = folder.resolve(), [sample.caption for sample in pictures.samples]
-    name = f"{root.parent.name}-{root.name}{what}-{pictures.size}"
+    captions, name = [sample.caption for sample in pictures.samples], f"{known_as(folder)}{what}-{pictures.size}"
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     return latents, contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
 

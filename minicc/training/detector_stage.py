@@ -21,7 +21,7 @@ from minicc.outfit.garment import garment_picture
 from minicc.pipeline import StableDiffusion
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
-from minicc.training.stage import Stage
+from minicc.training.stage import SMALL, Stage
 from minicc.training.stages import grid
 from minicc.training.tiny import seeded
 
@@ -43,8 +43,7 @@ class DetectorStage(Stage):
     """
 
     empty: Tensor
-
-    lighter = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"
+    lighter = SMALL
 
     def __init__(
         self, sd: StableDiffusion, detector: ClothingDetector, parts: bool = True,

@@ -14,7 +14,7 @@ from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
-from minicc.training.stage import Stage
+from minicc.training.stage import SMALL, Stage
 from minicc.weights.export import write_safetensors
 
 
@@ -24,6 +24,8 @@ class ReaderStage(Stage):
     Half of the pictures are blurred, noisy or moved a little, so that it does not judge drawings by their sharpness.
     """
 
+    lighter = SMALL
+
     def __init__(self, reader: AttributeReader, vae: VAE | None = None):
         """vae: every other picture goes through it, as all do that a Stable Diffusion draws."""
         super().__init__()
@@ -32,8 +34,6 @@ class ReaderStage(Stage):
     @property
     def trained(self) -> nn.Module:
         return self.reader
-
-    lighter = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: image (B, 3, 128, 128) in [-1, 1], facts (B, len(FACTS))."""

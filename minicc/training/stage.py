@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from minicc.training.draws import Draws
 
+SMALL = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"  # `lighter` of light stages
+
 
 class Stage(nn.Module, ABC):
     """What a stage must say. Parameters that require a gradient are trained; `trained` is what checkpoints hold."""
