@@ -65,9 +65,13 @@ def run_generate(a: argparse.Namespace) -> None:
 
 
 def run_phase1(a: argparse.Namespace) -> None:
+    import numpy as np
+
     from minicc.data.pictures import open_mask, open_picture
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase1
+    from minicc.outfit.clothing import ClothingDetector
+    from minicc.outfit.detect import unclothed
 
     outs = outputs(a)
     character, mask = open_picture(a.character), open_mask(a.mask)
@@ -81,6 +85,9 @@ def run_phase1(a: argparse.Namespace) -> None:
         guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, max_side=a.max_side,
         progress=True,
     )  # fmt: skip
+    if a.sd == "tiny":  # the only model whose detector ships
+        found = ClothingDetector.load("tiny").find(sd, character)
+        note(*unclothed(found, np.asarray(results[0].mask) > 0))
     write_results(a, character, results, outs)
 
 
@@ -131,7 +138,12 @@ def outputs(a: argparse.Namespace) -> list[Path]:
     from minicc.data.write import check_writable
 
     outs = numbered(a.out, a.variants)
-    check_writable(*outs, *([a.sheet] if a.sheet else []))
+    written = [*outs, *([a.sheet] if a.sheet else [])]
+    given = [a.character, *([a.mask] if a.mask else []), *getattr(a, "garment", [])]
+    for i, path in enumerate(written):
+        if path.resolve() in [other.resolve() for other in (*given, *written[:i])]:
+            raise Error(f"{path} would be overwritten: it is named twice, choose another --out or --sheet")
+    check_writable(*written)
     return outs
 
 

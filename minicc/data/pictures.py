@@ -4,6 +4,7 @@ What can be converted without a doubt is (CMYK, palette, 16 bit, a camera's rota
 `image.info["notes"]`; what cannot be used (missing, cut off, not a picture, huge) is a PictureError.
 """
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,9 @@ def named(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(not_a_picture(path)) from error
     except Image.DecompressionBombError as error:
-        raise PictureError(f"{path}: huge; up to {MAX_PIXELS // 10**6} million pixels, scale it first") from error
+        count = int(re.findall(r"\d+", str(error))[0]) // 10**6
+        limit = f"up to {MAX_PIXELS // 10**6} million"
+        raise PictureError(f"{path}: huge, {count} million pixels; {limit}, scale it first") from error
     except Exception as error:  # a damaged file makes decoders fail in any way: OSError, SyntaxError, struct.error …
         reason = f"{type(error).__name__}: {error}"
         raise PictureError(f"{path}: damaged or cut off ({reason}); expected a whole picture, copy it again") from error

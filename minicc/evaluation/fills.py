@@ -35,10 +35,15 @@ class Ask(Protocol):
 def fills(
     sd: StableDiffusion, control: ControlNet, asked: Sequence[Ask], steps: int, guidance: float | None
 ) -> Iterator[tuple[str, list[Image.Image]]]:
-    """("ours", pictures), then the baselines "blend", "blind" and "mean", then the "ceiling"."""
+    """("ours", pictures), then the baselines, then the "ceiling".
+
+    "blend": the locked base and its known latents put back, nothing else. "blend_closed": the same with what phase 1
+    does beside its ControlNet, the known part encoded anew and the seam closed. "blind", "mean": as in `phase1`.
+    """
     options = {"steps": steps, "guidance": guidance}
     yield "ours", redressed(sd, control, asked, "phase1", **options)
-    yield "blend", redressed(sd, None, asked, "blend", **options)
+    yield "blend", redressed(sd, None, asked, "blend", again=0, closed=False, **options)
+    yield "blend_closed", redressed(sd, None, asked, "blend closed", **options)
     yield "blind", redressed(sd, control, asked, "blind", blind=True, **options)
     yield "mean", [filled_with_mean(one.character, one.mask) for one in asked]
     yield "ceiling", [through_vae(sd, one) for one in asked]

@@ -1,8 +1,9 @@
 """`minicc evaluate phase1`: a doll, a painted mask, another outfit in words. Is it worn, and is the rest as it was?
 
 Beside the ControlNet, on the same dolls: "blend", the locked base that gets the known latents put back, without a
-ControlNet; "blind", the ControlNet with a blank hint; "mean", the mean colour of the region. And what is within reach:
-"ceiling", the true picture through the VAE, pasted like a result.
+ControlNet; "blend_closed", the same with what phase 1 does about the mask's edge; "blind", the ControlNet with a blank
+hint; "mean", the mean colour of the region. And what is within reach: "ceiling", the true picture through the VAE,
+pasted like a result.
 """
 
 from collections.abc import Sequence

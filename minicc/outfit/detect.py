@@ -39,6 +39,14 @@ def clothing_mask(clothes: Clothes, classes: Sequence[str] = (), grow: int = 0) 
     return mask
 
 
+def unclothed(clothes: Clothes, mask: np.ndarray) -> list[str]:
+    """A doubt about a painted mask (H, W) under which there seem to be no clothes; none if there are."""
+    seen = clothes.layer() & mask
+    if seen.sum() > SMALLEST * seen.size:
+        return []
+    return ["under the mask no clothes are seen: is it painted over them? What is drawn there may not fit the figure"]
+
+
 def detect(
     sd: StableDiffusion, detector: ClothingDetector, image: Image.Image, out: Path, classes: Sequence[str] = (),
     grow: int = 0, parts: bool = False, uncertainty: Path | None = None,

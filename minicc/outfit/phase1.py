@@ -150,7 +150,9 @@ def prepare(
     if sd.knows_one_size and max_side is None:
         place = figure_window(character, sd.side, declared)
     else:
-        place = window(declared, sd.vae.stride, margin=sd.side // 4, max_side=max_side or 3 * sd.side // 2)
+        place = window(
+            declared, sd.vae.stride, margin=sd.side // 4, max_side=3 * sd.side // 2 if max_side is None else max_side
+        )
     ready = Ready(character, declared, place, place.take(character), place.take_mask(declared))
     if place.shrinks:
         warnings.warn(notes_on(place, character)[-1], stacklevel=3)
@@ -161,7 +163,7 @@ def prepare(
 def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float | None = None, negative: str = "",
-    eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3,
+    eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3, closed: bool = True,
     narrow: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
@@ -169,8 +171,9 @@ def fill(
     image: (1 or B, 3, H, W), mask: (1 or B, 1, H, W), prompts: 1 or B; H and W multiples of the VAE's stride.
     put_back: False leaves the known part out: the whole picture is drawn, and shows how far a hint is followed.
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
-    the latents along the edge tell of grey; then it sees it around what has been drawn so far. narrow: the last of
-    these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside its old one.
+    the latents along the edge tell of grey; then it sees it around what has been drawn so far. closed: the seam is, by
+    `seamless`. narrow: the last of these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside
+    its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
@@ -192,7 +195,7 @@ def fill(
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
     del model, steps_left  # their keys and values, before the decoder needs the most memory
     picture = sd.decode_latents(z)
-    return seamless(picture, image.to(picture), mask.to(picture)) if put_back else picture
+    return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
 
 
 def blended_steps(

@@ -11,6 +11,7 @@ from torch import Tensor
 from minicc.data.ground import foreground
 from minicc.data.masks import bounds
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
+from minicc.errors import PictureError
 from minicc.outfit.compose import paste
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
@@ -78,6 +79,8 @@ def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:
 
     A neighbourhood that is itself larger than max_side is scaled down to it. margin: pixels of context around the mask.
     """
+    if max_side < stride:
+        raise PictureError(f"max_side={max_side}: expected {stride} pixels or more, the side of one latent")
     height, width = mask.shape
     box: Box = (0, 0, width, height)
     if max(width, height) > max_side:

@@ -154,7 +154,8 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     """The tiny U-Net and its text encoder on dolls and captions, in a trained VAE's latents. Saved as a whole model.
 
     They begin with new weights, or with those of a trained base, whose VAE --vae replaces: what it learned of one
-    VAE's latents it need not learn again of a better one's.
+    VAE's latents it need not learn again of a better one's. Half of the time it reads the whole caption, half of the
+    time only what is worn, for so phase 1 speaks to it.
     """
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
@@ -172,10 +173,11 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     shown = texts(held_out["caption"])
     sd.unet.recompute = a.recompute
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
-    data = Latents(latents, tokenize(sd.tokenizer, captions), config.seed)
+    sentences = (captions, texts(dolls["outfit"]))
+    data = Latents(latents, torch.stack([tokenize(sd.tokenizer, said) for said in sentences], dim=1), config.seed)
     announce(stage, data, config)
     as_drawn = encode_images(sd, held_out["image"])[:, :1]
-    train(stage, data, config, Latents(as_drawn, tokenize(sd.tokenizer, shown), config.seed))
+    train(stage, data, config, Latents(as_drawn, tokenize(sd.tokenizer, shown)[:, None], config.seed))
     return sd.save(a.out / "sd", dtype=torch.float16)
 
 

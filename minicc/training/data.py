@@ -37,12 +37,12 @@ class Pictures(Dataset):
 
 
 class Latents(Dataset):
-    """Latents that were encoded once, with their captions' token ids; where there are those of mirror images, half of
-    the samples are mirrored.
+    """Latents that were encoded once, with the token ids of one of their sentences; where there are those of mirror
+    images, half of the samples are mirrored.
     """
 
     def __init__(self, latents: Tensor, ids: Tensor, seed: int):
-        """latents: (N, 1 or 2, 4, h, w), scaled, the second of mirror images; ids: (N, 77)."""
+        """latents: (N, 1 or 2, 4, h, w), scaled, the second of mirror images; ids: (N, sentences, 77)."""
         self.latents, self.ids, self.seed = latents, ids, seed
 
     def __len__(self) -> int:
@@ -50,8 +50,9 @@ class Latents(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        mirrored = int(rng(self.seed, position, 3).integers(self.latents.shape[1]))
-        return {"latents": self.latents[index, mirrored], "ids": self.ids[index], "name": f"doll {index}"}
+        random = rng(self.seed, position, 3)
+        mirrored, said = (int(random.integers(n)) for n in (self.latents.shape[1], self.ids.shape[1]))
+        return {"latents": self.latents[index, mirrored], "ids": self.ids[index, said], "name": f"doll {index}"}
 
 
 class Dressed(Dataset):

@@ -230,10 +230,10 @@ def test_the_blind_controlnet_is_told_that_all_is_masked(sd, control, asked, mon
 def test_every_way_keeps_what_is_outside_and_differs_from_the_others(sd, control, asked):
     part = asked[:2]
     made = dict(fills(sd, control, part, steps=2, guidance=2.0))
-    assert list(made) == ["ours", "blend", "blind", "mean", "ceiling"]
+    assert list(made) == ["ours", "blend", "blend_closed", "blind", "mean", "ceiling"]
     for name, pictures in made.items():
         assert figures(pictures, part, Oracle())["outside_max"] == 0, name
-    assert len({pictures[0].tobytes() for pictures in made.values()}) == 5
+    assert len({pictures[0].tobytes() for pictures in made.values()}) == len(made)
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,7 @@ def test_evaluate_phase1_writes_every_figure_and_prints_the_table(saved, tmp_pat
     f = json.loads((tmp_path / "new" / "f.json").read_text())
     keys = {"outside_max", "attributes_all", "attributes", "seam_ratio", "under_mask_delta_e", "shape_change"}
     assert keys <= set(f)
-    assert set(f["baselines"]) == {"blend", "blind", "mean"}
+    assert set(f["baselines"]) == {"blend", "blend_closed", "blind", "mean"}
     for baseline in f["baselines"].values():
         assert keys | {"small_mask"} <= set(baseline)
     assert f["outside_max"] == 0

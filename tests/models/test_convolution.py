@@ -60,14 +60,14 @@ def test_autocast_computes_in_its_precision_and_gives_whole_gradients(small, gen
 def test_large_layers_take_the_product_for_few_pixels_only(monkeypatch):
     taken = []
     monkeypatch.setattr(Product, "apply", lambda x, weight, bias: taken.append(tuple(x.shape)) or x)
-    large, tiny = Conv3x3(640, 1280).requires_grad_(False), Conv3x3(192, 192)
+    large, tiny = Conv3x3(1280, 1280).requires_grad_(False), Conv3x3(192, 192)
     assert tiny.weight.numel() < MANY <= large.weight.numel()
-    large(torch.zeros(2, 640, 16, 16))
-    assert taken.pop() == (2, 640, 16, 16)
-    assert FEW == 2 * 16 * 16
-    for conv, x in [(large, torch.zeros(1, 640, 32, 32)), (tiny, torch.zeros(1, 192, 4, 4))]:
+    large(torch.zeros(1, 1280, 16, 16))
+    assert taken.pop() == (1, 1280, 16, 16)
+    assert FEW == 16 * 16
+    for conv, x in [(large, torch.zeros(2, 1280, 16, 16)), (tiny, torch.zeros(1, 192, 4, 4))]:
         conv(x)
-    large.to(memory_format=torch.channels_last)(torch.zeros(1, 640, 4, 4))
+    large.to(memory_format=torch.channels_last)(torch.zeros(1, 1280, 4, 4))
     assert not taken
 
 

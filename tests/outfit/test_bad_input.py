@@ -9,10 +9,13 @@ from PIL import Image
 
 from minicc.cli import main
 from minicc.data import dolls
+from minicc.data.samples import CLASSES
 from minicc.data.write import save_pictures
 from minicc.errors import Error, PictureError
 from minicc.models.vocabulary import known_words, save_words, unknown_words, words_in
 from minicc.outfit import phase1
+from minicc.outfit.clothing import Clothes
+from minicc.outfit.detect import unclothed
 from minicc.outfit.sheet import contact_sheet
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training.tiny import train_tokenizer
@@ -73,7 +76,8 @@ in_both_phases = pytest.mark.parametrize("phase", ["phase1", "phase2"])
     ("mask", "words"),
     [
         (mask_of(square((40, 48), (2, 2, 9, 9))), "mask is 40×48 but character is 48×40"),
-        (mask_of(np.zeros((40, 48), bool)), "the mask is empty: paint white"),
+        (mask_of(np.zeros((40, 48), bool)), "the mask is empty, nothing in it is half bright: paint white"),
+        (Image.new("RGBA", SIZE, (255, 255, 255, 0)), "the mask is empty"),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, mask, words, phase):
@@ -84,6 +88,7 @@ def test_a_mask_that_cannot_be_used_is_one_line_and_nothing_is_written(redress, 
 
 
 INVERTED = mask_of(~square(SIZE, BOX))
+INVERTED_BUST = mask_of(~square(SIZE, (6, 16, 42, 40)))  # whose clothes reach the lower border
 SOFT = Image.fromarray(np.tile(np.arange(0, 240, 5, dtype=np.uint8), (40, 1)))
 
 
@@ -100,6 +105,7 @@ def sheet(paint: int) -> Image.Image:
     [
         (mask_of(np.ones((40, 48), bool)), "covers the whole picture"),
         (INVERTED, "is it inverted? White is what changes"),
+        (INVERTED_BUST, "is it inverted? White is what changes"),
         (SOFT, "of the mask is grey"),
         (sheet(0), "transparent in parts: what is not counts as painted, also black"),
     ],
@@ -131,6 +137,32 @@ def test_a_picture_without_clothes_is_dressed_where_the_mask_says_with_one_line_
     changed = np.any(np.asarray(Image.open(tmp_path / "out" / "o.png")) != np.asarray(Image.new(mode, SIZE, paper)), -1)
     assert not changed[~square(SIZE, BOX)].any()
     assert changed[square(SIZE, BOX)].mean() > 0.9
+
+
+def test_a_mask_over_no_clothes_is_doubted():
+    p = np.zeros((len(CLASSES), 40, 48), np.float32)
+    p[CLASSES.index("none")] = 1
+    p[:, 10:30, 10:20] = np.eye(len(CLASSES))[CLASSES.index("top")][:, None, None]
+    seen, there, elsewhere = Clothes(p, p[0]), np.zeros((40, 48), bool), np.zeros((40, 48), bool)
+    there[15:20, 15:40], elsewhere[15:20, 25:40] = True, True
+    assert unclothed(seen, there) == []
+    assert ["no clothes are seen" in line for line in unclothed(seen, elsewhere)] == [True]
+
+
+def test_what_is_given_and_what_is_written_are_never_overwritten_by_each_other(redress, tmp_path):
+    before = picture(SIZE).tobytes()
+    for out, more in (("../in.png", []), ("o.png", ["--sheet", str(tmp_path / "out" / "o.png")])):
+        status, lines, written = redress(picture(SIZE), MASK, *more, out=out)
+        assert (status, written) == (2, [])
+        assert "would be overwritten: it is named twice" in lines[-1]
+    assert Image.open(tmp_path / "in.png").tobytes() == before
+
+
+@pytest.mark.parametrize("side", ["0", "-5", "7"])
+def test_a_largest_side_below_one_latent_is_refused(redress, side):
+    status, lines, written = redress(picture(SIZE), MASK, "--max-side", side)
+    assert (status, written) == (2, [])
+    assert lines[-1] == f"minicc: max_side={side}: expected 8 pixels or more, the side of one latent"
 
 
 @in_both_phases
