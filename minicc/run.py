@@ -102,6 +102,8 @@ def run_phase2(a: argparse.Namespace) -> None:
     check_writable(*([a.uncertainty] if a.uncertainty else []))
     character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
     mask = open_mask(a.mask) if a.mask else None
+    if mask and a.classes:
+        raise Error("--classes tells the detector what to look for, and with --mask it is not asked: leave one out")
     if mask and a.uncertainty:
         raise Error("--uncertainty shows what the detector sees, and with --mask it is not asked: leave one out")
     note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))

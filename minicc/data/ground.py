@@ -7,6 +7,7 @@ from scipy.ndimage import label
 from minicc.data.tensors import on_white
 
 SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt may be cut off by it
+OPAQUE = 128  # alpha from which on a pixel is shown
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of what is shown is at least
 
 
@@ -26,8 +27,8 @@ def foreground(image: Image.Image) -> np.ndarray | None:
     """
     if "A" in image.getbands() or "transparency" in image.info:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < 128:
-            return alpha >= 128
+        if alpha.min() < OPAQUE:
+            return alpha >= OPAQUE
     picture = on_white(image)
     ground = plain_ground(picture, share=SHARE)
     if ground is None:

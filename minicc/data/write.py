@@ -1,6 +1,7 @@
 """Results on disk: whole or not at all, and in formats that keep every pixel as it is."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix → Pillow's forma
 
 
 def check_writable(*paths: Path) -> None:
-    """Before the work begins: raise PictureError for a format that would change pixels, or a place that is a folder."""
+    """Before the work begins: raise PictureError for a format that would change pixels, or where no file can be."""
     for path in paths:
         if path.suffix.lower() not in LOSSLESS:
             raise PictureError(
@@ -26,6 +27,9 @@ def check_writable(*paths: Path) -> None:
             )
         if path.is_dir():
             raise PictureError(f"{path} is a folder; name a file in it")
+        for parent in path.parents:
+            if parent.is_file():
+                raise PictureError(f"{path} cannot be written: {parent} is a file, and no folder")
 
 
 def save_pictures(pictures: Mapping[Path, Image.Image]) -> list[Path]:
@@ -45,5 +49,6 @@ def save_pictures(pictures: Mapping[Path, Image.Image]) -> list[Path]:
         ) from problem
     finally:
         for draft in drafts.values():
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink()
     return list(pictures)

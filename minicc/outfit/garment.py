@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.ground import foreground
+from minicc.data.ground import OPAQUE, foreground
 from minicc.data.masks import bounds
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
@@ -48,6 +48,8 @@ def placed(garment: Image.Image, side: int) -> Placed:
     """
     picture, shown = cut_out(garment)
     if not shown.any():
+        if "A" in garment.getbands() and 0 < np.asarray(garment.getchannel("A")).max() < OPAQUE:
+            raise PictureError(f"the garment is nearly transparent, alpha below {OPAQUE} everywhere: make it opaque")
         raise PictureError(
             "the garment's picture is empty, or filled to its edges: "
             "expected a garment on a plain or transparent ground, with a margin around it"

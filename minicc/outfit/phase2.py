@@ -10,16 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from minicc.data.write import save_pictures
-from minicc.errors import Error
+from minicc.errors import Error, PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
-from minicc.outfit.detect import clothing_mask
+from minicc.outfit.detect import clothing_mask, figures_in, unfamiliar
 from minicc.outfit.garment import looked_at, seen
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
-from minicc.outfit.reach import figures_in, kinds_of, reaching_mask
+from minicc.outfit.reach import kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -111,23 +111,24 @@ def automatic_mask(
 ) -> AutomaticMask:  # fmt: skip
     """What these garments shall change on a character; with classes only these, as they are worn.
 
-    Warns if the picture shows several characters. Raises PictureError if there are no clothes.
+    A picture unlike what the detector has learned gets a note. Raises PictureError if there are no clothes, or several
+    characters.
     """
     found = detector.find(sd, readable(character))
     if uncertainty:
         save_pictures({Path(uncertainty): found.uncertainty_picture()})
     if (count := figures_in(found)) > 1:
-        warnings.warn(f"the picture shows {count} figures: all are dressed alike; crop to one, or paint a mask",
-                      stacklevel=3)  # fmt: skip
+        raise PictureError(f"the picture shows {count} figures: crop to one, or paint a mask over one's clothes")
+    doubts = unfamiliar(found)
     shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
     if not all(shown):
         doubt = "the garment was not recognised: all clothes are changed, or pass classes="
-        return AutomaticMask(clothing_mask(found), [doubt], found)
+        return AutomaticMask(clothing_mask(found), [*doubts, doubt], found)
     if not shown:
-        return AutomaticMask(clothing_mask(found, classes), [], found)
+        return AutomaticMask(clothing_mask(found, classes), doubts, found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
-    return AutomaticMask(reaching_mask(found, kinds), said, found, kinds)
+    return AutomaticMask(reaching_mask(found, kinds), [*doubts, *said], found, kinds)
 
 
 def batch(

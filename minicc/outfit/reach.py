@@ -45,7 +45,8 @@ def reaching_mask(clothes: Clothes, kinds: Sequence[str]) -> np.ndarray:
     well, between the heights that the kind may reach; hair and what lies outside these heights stays.
     Raises PictureError if none of the clothes are found.
     """
-    mask = clothing_mask(clothes, [name for kind in kinds for name in REPLACES[kind] if worn(clothes, name)] or kinds)
+    replaced = [name for kind in kinds for name in REPLACES[kind]]
+    mask = clothing_mask(clothes, [name for name in replaced if worn(clothes, name)] or replaced)
     for kind in kinds:
         mask |= reach(clothes, kind)
     return mask & ~clothes.layer("hair")
@@ -98,10 +99,3 @@ def closed(layer: np.ndarray, pixels: int) -> np.ndarray:
     padded = np.pad(layer, ((0, 0), (pixels, pixels)))
     filled = binary_closing(padded, np.ones((1, 2 * pixels + 1), bool))[:, pixels : pixels + layer.shape[1]]
     return layer | binary_opening(filled, np.ones((3, 1), bool))
-
-
-def figures_in(clothes: Clothes, least: float = 0.3) -> int:
-    """How many characters a picture shows: parts that do not touch, each at least `least` as large as the largest."""
-    parts, _ = label(binary_dilation(clothes.index > 0, DISK, iterations=1))
-    sizes = np.bincount(parts.ravel())[1:]
-    return int((sizes >= least * sizes.max()).sum()) if sizes.size else 0

@@ -20,7 +20,7 @@ from minicc.evaluation.bench import random_stable_diffusion
 from minicc.evaluation.detector import class_ious, clothes_iou, colour_curve, parts_of, told_by_colour
 from minicc.evaluation.metrics import iou
 from minicc.outfit.clothing import Clothes, ClothingDetector, features, looking
-from minicc.outfit.detect import clothing_mask, detect
+from minicc.outfit.detect import clothing_mask, detect, unfamiliar
 from minicc.outfit.editing import edited
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet, small_stable_diffusion
@@ -245,7 +245,34 @@ def test_where_nothing_is_found_an_error_says_so_and_the_uncertainty_is_there(sd
     assert unsure.exists()
     assert not out.exists()
     with pytest.raises(Error, match="there is no class 'trousers'"):
-        clothing_mask(found_in(np.ones((8, 8), np.uint8)), ["trousers"])
+        found_in(np.ones((8, 8), np.uint8)).layer("trousers")
+    for name in ("trousers", "skin", "none"):  # what is no clothes is no mask of clothes either
+        with pytest.raises(PictureError, match=f"there is no class of clothes '{name}'; expected some of top, bottom"):
+            clothing_mask(found_in(np.ones((8, 8), np.uint8)), [name])
+    with pytest.raises(PictureError, match="nothing of top is left after shrinking by 9 pixels"):
+        clothing_mask(found_in(np.ones((8, 8), np.uint8)), ["top"], grow=-9)
+
+
+def test_a_figure_as_uncertain_as_what_was_never_learned_is_doubted():
+    index = np.eye(8, dtype=np.uint8)
+    for uncertainty, doubted in ((0.2, False), (0.28, True)):  # the largest of dolls, the smallest of artists' pictures
+        clothes = replace(found_in(index), uncertainty=np.where(index > 0, uncertainty, 0.9))
+        assert bool(unfamiliar(clothes)) == doubted
+    assert unfamiliar(found_in(np.zeros((8, 8), np.uint8))) == []
+
+
+def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
+    class Unsure(ClothingDetector):
+        def find(self, *_: object) -> Clothes:
+            index = np.zeros((24, 24), np.uint8)
+            index[4:20, 2:10], index[4:20, 14:22] = 1, 1
+            return replace(found_in(index), uncertainty=np.full((24, 24), 0.5, np.float32))
+
+    with pytest.warns(UserWarning) as said:
+        detect(sd, Unsure([1]), Image.new("RGB", (24, 24)), tmp_path / "m.png")
+    assert [str(one.message).split(":")[0] for one in said] == [
+        "the picture shows 2 figures", "the detector is unsure of this picture, unlike what it has learned"
+    ]  # fmt: skip
 
 
 def test_a_mask_of_another_size_to_leave_out_is_an_error():

@@ -157,7 +157,7 @@ def test_colours_that_are_all_there_have_no_error_and_others_have():
     assert colour_error([red], blue, mask) > 30
 
 
-def test_two_figures_are_warned_about_and_where_nothing_is_found_the_uncertainty_is_written(sd, tmp_path):
+def test_two_figures_are_refused_and_where_nothing_is_found_the_uncertainty_is_written(sd, tmp_path):
     class Two(Sees):
         def find(self, sd: object, image: Image.Image) -> Clothes:
             index = np.zeros((50, 70), int)
@@ -166,7 +166,7 @@ def test_two_figures_are_warned_about_and_where_nothing_is_found_the_uncertainty
 
     detector, character = Two(), picture((70, 50), "RGB")
     detector.what = 1
-    with pytest.warns(UserWarning, match="shows 2 figures"):
+    with pytest.raises(PictureError, match="shows 2 figures: crop to one"):
         phase2.automatic_mask(sd, detector, character, [], ["top"])
     detector.what = 0
     with pytest.raises(PictureError, match="no clothes found"):

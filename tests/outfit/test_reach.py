@@ -14,8 +14,8 @@ from minicc.data.samples import CLASSES
 from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
 from minicc.outfit.clothing import features
-from minicc.outfit.detect import clothing_mask
-from minicc.outfit.reach import closed, figures_in, kinds_of, reaching_mask, whole_height
+from minicc.outfit.detect import clothing_mask, figures_in
+from minicc.outfit.reach import closed, kinds_of, reaching_mask, whole_height
 from minicc.small import small_stable_diffusion
 from minicc.training.data import in_range
 from minicc.training.detector_stage import Parts, alone, fit, half_figure
