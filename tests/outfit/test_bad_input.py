@@ -229,7 +229,7 @@ def test_results_are_written_all_or_none(tmp_path, monkeypatch):
 def test_a_place_that_is_a_folder_is_refused(tmp_path):
     (tmp_path / "o.png").mkdir()
     (tmp_path / "file.png").write_bytes(b"")
-    with pytest.raises(PictureError, match="file.png is a file, and no folder"):
+    with pytest.raises(PictureError, match=r"file\.png is a file, and no folder"):
         save_pictures({tmp_path / "file.png" / "below" / "o.png": picture(SIZE)})
     with pytest.raises(PictureError, match="is a folder; name a file in it"):
         save_pictures({tmp_path / "o.png": picture(SIZE)})

@@ -268,7 +268,7 @@ def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
             index[4:20, 2:10], index[4:20, 14:22] = 1, 1
             return replace(found_in(index), uncertainty=np.full((24, 24), 0.5, np.float32))
 
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="2 figures|unsure") as said:
         detect(sd, Unsure([1]), Image.new("RGB", (24, 24)), tmp_path / "m.png")
     assert [str(one.message).split(":")[0] for one in said] == [
         "the picture shows 2 figures", "the detector is unsure of this picture, unlike what it has learned"
