@@ -22,6 +22,7 @@ from PIL import Image
 
 from minicc.evaluation.bench import random_stable_diffusion
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import in_way
 from minicc.outfit import phase2
 from minicc.training.draws import Draws
 from minicc.training.memory import estimate
@@ -41,7 +42,7 @@ def main() -> None:
     p.add_argument("--json", type=Path)
     a = p.parse_args()
     sd = random_stable_diffusion("full")
-    stage = Phase2Stage(sd, ControlNet.from_unet(sd.unet))
+    stage = Phase2Stage(sd, in_way(ControlNet.from_unet(sd.unet), "decoder"))  # the way that ships
     figures: dict[str, Any] = {"side": a.side, "threads": torch.get_num_threads()}
     figures |= sampling(stage, a.side)
     figures |= training(stage, a.side)
