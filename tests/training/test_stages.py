@@ -226,7 +226,7 @@ def test_evaluate_base_writes_every_figure(runs, tmp_path):
     assert main(["evaluate", "base", "--n", "3", "--steps", "2", "--json", str(out), *options]) == 0
     figures = json.loads(out.read_text())
     assert set(figures["attributes"]) == set(dolls.CLOTHES)
-    for name in ("attributes_all", "reader_on_truth", "vae_ssim"):
+    for name in ("attributes_all", "attributes_all_outfit", "reader_on_truth", "vae_ssim"):
         assert 0 <= figures[name] <= 1
     assert 0 < figures["vae_psnr"] < 40
     assert figures["frechet_ratio"] == pytest.approx(figures["frechet"] / figures["frechet_floor"])
@@ -317,14 +317,19 @@ def test_cached_latents_belong_to_their_picture_mirrored_or_not(tmp_path):
     assert not torch.equal(changed[1], first[1])
 
 
-def test_dolls_latents_are_cached_both_ways_and_half_of_the_base_s_samples_are_mirrored(tmp_path):
+def test_dolls_latents_are_cached_both_ways_and_the_base_sees_half_mirrored_and_half_told_only_what_is_worn(tmp_path):
     sd, images = small_stable_diffusion(), torch.randint(255, (2, 3, 32, 32), dtype=torch.uint8)
     latents = latents_of(tmp_path / "l", sd, images)
     assert latents.shape == (2, 2, 4, 32 // sd.vae.stride, 32 // sd.vae.stride)
     for way, pictures in enumerate((images, images.flip(-1))):
         assert torch.allclose(latents[:, way].float(), sd.encode_image(in_range(pictures)), atol=1e-3)
-    data = Latents(latents, torch.zeros(2, 77), seed=0)
+    ids = torch.arange(4).view(2, 2, 1).expand(2, 2, 77)
+    data = Latents(latents, ids, seed=0)
     ways = [torch.equal(data[1, position]["latents"], latents[1, 1]) for position in range(40)]
+    said = [int(data[1, position]["ids"][0]) for position in range(40)]
+    assert set(said) == {2, 3}
+    assert 10 < sum(one == 3 for one in said) < 30
+    assert len(set(zip(ways, said, strict=True))) == 4  # drawn apart
     assert 10 < sum(ways) < 30
     assert all(w or torch.equal(data[1, i]["latents"], latents[1, 0]) for i, w in enumerate(ways))
 
