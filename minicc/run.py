@@ -65,19 +65,16 @@ def run_generate(a: argparse.Namespace) -> None:
 
 
 def run_phase1(a: argparse.Namespace) -> None:
-    import numpy as np
-
     from minicc.data.pictures import open_mask, open_picture
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase1
-    from minicc.outfit.clothing import ClothingDetector
-    from minicc.outfit.detect import unclothed
 
     outs = outputs(a)
     character, mask = open_picture(a.character), open_mask(a.mask)
     note(*character.info["notes"], *mask.info["notes"])
     sd = load_models(a)
     control = ControlNet.load(a.control, unet=sd.unet)
+    doubt_unclothed(a, sd, character, mask)
     if a.compile:
         sd.compile(control)
     results = phase1.variants(
@@ -85,21 +82,16 @@ def run_phase1(a: argparse.Namespace) -> None:
         guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, max_side=a.max_side,
         progress=True,
     )  # fmt: skip
-    if a.sd == "tiny":  # the only model whose detector ships
-        found = ClothingDetector.load("tiny").find(sd, character)
-        note(*unclothed(found, np.asarray(results[0].mask) > 0))
     write_results(a, character, results, outs)
 
 
 def run_phase2(a: argparse.Namespace) -> None:
     from minicc.data.pictures import open_mask, open_picture
-    from minicc.data.write import check_writable
     from minicc.models.controlnet import ControlNet
     from minicc.outfit import phase2
     from minicc.outfit.clothing import ClothingDetector
 
     outs = outputs(a)
-    check_writable(*([a.uncertainty] if a.uncertainty else []))
     character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
     mask = open_mask(a.mask) if a.mask else None
     if mask and a.classes:
@@ -112,6 +104,8 @@ def run_phase2(a: argparse.Namespace) -> None:
     if a.compile:
         sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)
+    if mask:
+        doubt_unclothed(a, sd, character, mask)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         results = phase2.variants(
             sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
@@ -119,6 +113,19 @@ def run_phase2(a: argparse.Namespace) -> None:
             feather=a.feather, max_side=a.max_side, uncertainty=a.uncertainty, progress=True,
         )  # fmt: skip
     write_results(a, character, results, outs)
+
+
+def doubt_unclothed(
+    a: argparse.Namespace, sd: "StableDiffusion", character: "Image.Image", mask: "Image.Image"
+) -> None:
+    """A note if no clothes are seen under a painted mask, by the shipped detector, which knows the shipped model."""
+    from minicc.outfit.clothing import ClothingDetector
+    from minicc.outfit.compose import read_mask
+    from minicc.outfit.detect import unclothed
+
+    if a.sd == "tiny" and not a.vae:
+        painted = read_mask(mask, character.size)
+        note(*unclothed(ClothingDetector.load("tiny").find(sd, character), painted))
 
 
 @contextmanager
@@ -139,13 +146,9 @@ def outputs(a: argparse.Namespace) -> list[Path]:
     """Where the results go; Error if nothing can be written there, before anything is loaded."""
     from minicc.data.write import check_writable
 
-    outs = numbered(a.out, a.variants)
-    written = [*outs, *([a.sheet] if a.sheet else [])]
-    given = [a.character, *([a.mask] if a.mask else []), *getattr(a, "garment", [])]
-    for i, path in enumerate(written):
-        if path.resolve() in [other.resolve() for other in (*given, *written[:i])]:
-            raise Error(f"{path} would be overwritten: it is named twice, choose another --out or --sheet")
-    check_writable(*written)
+    outs, garments = numbered(a.out, a.variants), getattr(a, "garment", [])
+    others = [path for path in (a.sheet, getattr(a, "uncertainty", None)) if path]
+    check_writable(*outs, *others, inputs=[path for path in (a.character, a.mask, *garments) if path])
     return outs
 
 
@@ -178,7 +181,7 @@ def run_detect(a: argparse.Namespace) -> None:
     from minicc.outfit.clothing import ClothingDetector
     from minicc.outfit.detect import detect
 
-    check_writable(a.out, *([a.uncertainty] if a.uncertainty else []))
+    check_writable(a.out, *([a.uncertainty] if a.uncertainty else []), inputs=[a.character])
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))

@@ -17,6 +17,8 @@ from minicc.cli import main
 from minicc.data.dolls.scenes import background
 from minicc.data.folder import read_folder
 from minicc.data.masks import clothes_in
+from minicc.data.pictures import open_picture
+from minicc.data.samples import CLOTHES
 from minicc.data.tensors import on_white, to_tensor
 from minicc.evaluation import base, phase1, phase2
 from minicc.evaluation.base import FIRST, evaluate_reader, pictures
@@ -29,6 +31,7 @@ from minicc.evaluation.vae import evaluate_vae, reconstructed
 from minicc.evaluation.wears import dressed, wears
 from minicc.outfit.clothing import looking
 from minicc.outfit.compose import make_hint
+from minicc.outfit.detect import unfamiliar
 from minicc.pipeline import SHIPPED
 from minicc.weights.load import load_vae
 
@@ -269,6 +272,32 @@ def test_the_detector_finds_clothes_and_where_nobody_is_it_finds_none(sd):
     assert clothes_iou(found, parts_of(dolls)) > 0.93
     for name in ("mint", "rose gradient", "meadow", "night"):
         assert not detector.find(sd, Image.fromarray(background(name, 128))).layer().any(), name
+
+
+def test_the_detector_is_sure_of_dolls_and_of_no_noise(sd):
+    detector, noise = minicc.ClothingDetector.load("tiny"), np.random.default_rng(0).integers(0, 256, (128, 128, 3))
+    for doll in base.test_dolls(FIRST, 12):
+        assert unfamiliar(detector.find(sd, doll.image)) == []
+    assert len(unfamiliar(detector.find(sd, Image.fromarray(noise.astype(np.uint8))))) == 1
+
+
+def test_the_detector_is_unsure_of_every_artists_picture(sd, shared):
+    detector = minicc.ClothingDetector.load("tiny")
+    characters = shared / "characters"
+    drawings = [characters / "lpc" / "val" / "person_a", characters / "dicebear" / "val" / "person_a"]
+    for folder in (characters / "anime" / "person", *drawings):
+        for path in sorted(folder.glob("*.png"))[:6]:
+            assert len(unfamiliar(detector.find(sd, open_picture(path)))) == 1, path
+
+
+def test_a_mask_beside_the_clothes_is_doubted_before_anything_is_drawn(tmp_path, capsys):
+    doll = base.test_dolls(FIRST, 1)[0]
+    doll.image.save(tmp_path / "c.png")
+    files = ["--character", str(tmp_path / "c.png"), "--mask", str(tmp_path / "m.png"), "--prompt", "a red dress"]
+    for layer, doubted in ((doll.index == 6, True), (np.isin(doll.index, CLOTHES), False)):  # 6: hair
+        Image.fromarray(layer.astype(np.uint8) * 255).save(tmp_path / "m.png")
+        assert main(["phase1", *files, "--steps", "1", "--device", "cpu", "--out", str(tmp_path / "o.png")]) == 0
+        assert ("under the mask no clothes are seen" in capsys.readouterr().err) == doubted
 
 
 def test_phase_2_wears_the_garment_that_it_is_shown(sd):

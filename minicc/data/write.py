@@ -1,6 +1,7 @@
 """Results on disk: whole or not at all, and in formats that keep every pixel as it is."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,15 @@ LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix → Pillow's forma
 }
 
 
-def check_writable(*paths: Path) -> None:
-    """Before the work begins: raise PictureError for a format that would change pixels, or where no file can be."""
+def check_writable(*paths: Path, inputs: Iterable[Path] = ()) -> None:
+    """Before the work begins: raise PictureError for a format that would change pixels, or where no file can be, or
+    where one of these files, or of the inputs, is already.
+    """
+    taken = {os.path.realpath(path): "it is also an input" for path in inputs}
     for path in paths:
+        if why := taken.get(os.path.realpath(path)):
+            raise PictureError(f"{path} would be overwritten: {why}, choose another name")
+        taken[os.path.realpath(path)] = "another result is written there"
         if path.suffix.lower() not in LOSSLESS:
             raise PictureError(
                 f"{path}: {path.suffix or 'no suffix'} does not keep every pixel and alpha value; "

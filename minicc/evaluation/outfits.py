@@ -18,7 +18,7 @@ from minicc.evaluation.wears import other_than
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase2
 from minicc.outfit.clothing import ClothingDetector
-from minicc.outfit.detect import NothingFound
+from minicc.outfit.detect import NoMask
 from minicc.outfit.phase1 import Result
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
@@ -39,7 +39,7 @@ def evaluate_outfits(
         options = {"detector": detector, "seed": number, "steps": steps, "guidance": guidance}
         try:
             results.append(phase2.generate(sd, control, before.image, pictures, **options))
-        except NothingFound:  # the doll stays as it is
+        except NoMask:  # the doll stays as it is
             results.append(Result(before.image, Image.new("L", before.image.size), "", number))
     right = Answers([after for *_, after in asked]).right(reader.read(to_tensors(r.image for r in results)).numpy())
     facts = {"garment": SLOTS, "colour": [f"{s}_colour" for s in SLOTS], "pattern": [f"{s}_pattern" for s in SLOTS]}

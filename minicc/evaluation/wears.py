@@ -19,7 +19,7 @@ from minicc.evaluation.fills import Ask, alike
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
-from minicc.outfit.detect import NothingFound
+from minicc.outfit.detect import NoMask
 from minicc.outfit.garment import Placed, placed
 from minicc.outfit.narrow import AutomaticMask
 from minicc.outfit.phase1 import Result
@@ -115,7 +115,7 @@ def found_clothes(sd: StableDiffusion, detector: ClothingDetector, asked: Sequen
     for one in tqdm(asked, desc="finding clothes"):
         try:
             found.append(phase2.automatic_mask(sd, detector, one.character, [one.garment]))
-        except NothingFound as nothing:
+        except NoMask as nothing:
             found.append(AutomaticMask(np.zeros_like(one.mask), [str(nothing)], nothing.clothes))
     return found
 

@@ -17,9 +17,8 @@ MAX_SIDE = 16_384  # pixels; a picture beyond it is refused before any memory is
 def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: int = 0) -> np.ndarray:
     """The declared mask, (H, W) bool: painted where the mask is at least half bright, grown outward by feather pixels.
 
-    An RGBA mask that is transparent in parts, or all over, is read by its alpha (painted on a transparent sheet), a
-    palette (index) mask by index > 0, others by brightness. Raises PictureError for another size than the picture's, or
-    if nothing is painted.
+    An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), a palette (index) mask by
+    index > 0, others by brightness. Raises PictureError for another size than the picture's, or if nothing is painted.
     """
     painted = np.asarray(mask).astype(bool) if isinstance(mask, np.ndarray) else brightness(mask)
     height, width = painted.shape
@@ -45,8 +44,8 @@ def brightness(mask: Image.Image) -> np.ndarray:
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))
         if alpha.max() == 0:
-            values = alpha  # a sheet on which nothing was painted
-        elif alpha.min() != alpha.max():
+            raise PictureError("the mask is empty, transparent everywhere: paint over the clothes that shall change")
+        if alpha.min() != alpha.max():
             if ((alpha >= 128) & (values < 128)).mean() > 0.02:
                 warnings.warn(
                     "the mask is transparent in parts: what is not counts as painted, also black", stacklevel=4
@@ -63,8 +62,8 @@ def doubts(painted: np.ndarray) -> list[str]:
     if painted.all():
         return ["the mask covers the whole picture: nothing of the character is kept"]
     edge = np.concatenate([painted[0], painted[-1], painted[:, 0], painted[:, -1]])
-    around = max(edge.mean(), painted[0].mean())  # a bust's clothes reach the lower border
-    if around > 0.9 and painted.mean() > 0.5:
+    above = painted[0].mean() > 0.9 and painted[-1].mean() < 0.5  # a bust's clothes reach the lower border
+    if (above or edge.mean() > 0.9) and painted.mean() > 0.5:
         return ["the mask covers the border and leaves the middle: is it inverted? White is what changes"]
     return []
 

@@ -22,12 +22,20 @@ SMALLEST = 0.0005  # of the picture's pixels: what is smaller is taken for a mis
 UNSURE = 0.24
 
 
-class NothingFound(PictureError):
-    """Where no clothes are; `clothes` is what was seen, and its uncertainty tells where they might be."""
+class NoMask(PictureError):
+    """Why there is no automatic mask; `clothes` is what was seen, and its uncertainty tells where they might be."""
 
     def __init__(self, message: str, clothes: Clothes):
         super().__init__(message)
         self.clothes = clothes
+
+
+class NothingFound(NoMask):
+    """No clothes."""
+
+
+class SeveralFigures(NoMask):
+    """More than one character."""
 
 
 def clothing_mask(clothes: Clothes, classes: Sequence[str] = (), grow: int = 0) -> np.ndarray:

@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 
 from minicc.data.write import save_pictures
-from minicc.errors import Error, PictureError
+from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
-from minicc.outfit.detect import clothing_mask, figures_in, unfamiliar
+from minicc.outfit.detect import SeveralFigures, clothing_mask, figures_in, unfamiliar
 from minicc.outfit.garment import looked_at, seen
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
@@ -47,8 +47,8 @@ def variants(
     replace and the body they may reach, until `Narrowing` leaves of it what they change. uncertainty: a file for how
     unsure the detector is, written even if nothing is found. guidance: on garment and prompt together, 1 is none. The
     other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its
-    `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are found, and Error
-    if there is neither mask nor detector.
+    `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are found or
+    several figures, and Error if there is neither mask nor detector.
     """
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
     found, notes = None, list[str]()
@@ -111,14 +111,14 @@ def automatic_mask(
 ) -> AutomaticMask:  # fmt: skip
     """What these garments shall change on a character; with classes only these, as they are worn.
 
-    A picture unlike what the detector has learned gets a note. Raises PictureError if there are no clothes, or several
-    characters.
+    A picture unlike what the detector has learned gets a note. Raises NoMask, a PictureError, if there are no clothes,
+    or several characters.
     """
     found = detector.find(sd, readable(character))
     if uncertainty:
         save_pictures({Path(uncertainty): found.uncertainty_picture()})
     if (count := figures_in(found)) > 1:
-        raise PictureError(f"the picture shows {count} figures: crop to one, or paint a mask over one's clothes")
+        raise SeveralFigures(f"the picture shows {count} figures: crop to one, or paint a mask over its clothes", found)
     doubts = unfamiliar(found)
     shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
     if not all(shown):

@@ -10,7 +10,7 @@ from PIL import Image
 from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.samples import CLASSES
-from minicc.data.write import save_pictures
+from minicc.data.write import check_writable, save_pictures
 from minicc.errors import Error, PictureError
 from minicc.models.vocabulary import known_words, save_words, unknown_words, words_in
 from minicc.outfit import phase1
@@ -151,11 +151,25 @@ def test_a_mask_over_no_clothes_is_doubted():
 
 def test_what_is_given_and_what_is_written_are_never_overwritten_by_each_other(redress, tmp_path):
     before = picture(SIZE).tobytes()
-    for out, more in (("../in.png", []), ("o.png", ["--sheet", str(tmp_path / "out" / "o.png")])):
+    sheet = ["--sheet", str(tmp_path / "out" / "o.png")]
+    for out, more, why in (
+        ("../in.png", [], "it is also an input"),
+        ("o.png", sheet, "another result is written there"),
+    ):
         status, lines, written = redress(picture(SIZE), MASK, *more, out=out)
         assert (status, written) == (2, [])
-        assert "would be overwritten: it is named twice" in lines[-1]
+        assert f"would be overwritten: {why}" in lines[-1]
+    for files in (["--out", "in.png"], ["--out", "m.png", "--uncertainty", "in.png"]):
+        given = [str(tmp_path / one) if one.endswith(".png") else one for one in files]
+        assert main(["detect", "--character", str(tmp_path / "in.png"), *given]) == 2
     assert Image.open(tmp_path / "in.png").tobytes() == before
+    assert not (tmp_path / "m.png").exists()
+
+
+def test_a_ring_of_links_is_no_fault_of_what_is_written(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "b.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "a.png")
+    check_writable(tmp_path / "o.png", inputs=[tmp_path / "a.png"])
 
 
 @pytest.mark.parametrize("side", ["0", "-5", "7"])

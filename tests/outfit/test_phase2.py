@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,18 @@ def test_a_top_changes_the_top_and_two_garments_change_both(sd):
     assert masks["green",].sum() == 35 * 20
 
 
+def test_a_detector_that_is_unsure_of_the_character_says_so_with_every_result(sd):
+    class Unsure(Sees):
+        def find(self, sd: object, image: Image.Image) -> Clothes:
+            return replace(super().find(sd, image), uncertainty=np.full(image.size[::-1], 0.5, np.float32))
+
+    for classes, pictures in (([], [garment("red")]), ([], [garment("green")]), (["top"], [])):
+        sure = phase2.automatic_mask(sd, Sees(), picture((70, 50), "RGB"), pictures, classes).notes
+        doubt, *rest = phase2.automatic_mask(sd, Unsure(), picture((70, 50), "RGB"), pictures, classes).notes
+        assert doubt.startswith("the detector is unsure of this picture")
+        assert rest == sure
+
+
 def test_an_outfit_is_put_on_one_after_the_other_and_trousers_before_the_top(sd, control):
     character, options = picture((70, 50), "RGBA"), {"detector": Sees(), "steps": 1, "seed": 3}
     whole = phase2.generate(sd, control, character, [garment("red"), garment("blue")], **options)
@@ -213,6 +226,7 @@ def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
     [
         (Image.new("RGB", (20, 20), "white"), "empty"),
         (Image.new("RGBA", (20, 20)), "empty"),
+        (Image.new("RGBA", (20, 20), (255, 0, 0, 100)), "nearly transparent, alpha below 128 everywhere"),
         (picture((40, 40), "RGB"), "busy: cut the garment out"),
     ],
 )
@@ -337,6 +351,9 @@ def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path, caps
     out = tmp_path / "o.png"
     assert main(["phase2", *trained, *pictures, "--steps", "1", "--out", str(out)]) == 0
     assert "was trained for phase" not in capsys.readouterr().err
+    asked = ["--steps", "1", "--out", str(tmp_path / "p.png"), "--classes", "top"]
+    assert main(["phase2", *trained, *pictures, *asked]) == 2
+    assert "--classes tells the detector what to look for, and with --mask it is not asked" in capsys.readouterr().err
     assert main(["phase2", *trained[:-1], str(tmp_path / "start"), *pictures, "--steps", "1", "--out", str(out)]) == 0
     assert "was trained for phase 1 and has never seen a garment" in capsys.readouterr().err
     assert ControlNet.load(tmp_path / "run" / "controlnet", unet=sd.unet).phase == 2

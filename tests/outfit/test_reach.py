@@ -14,7 +14,7 @@ from minicc.data.samples import CLASSES
 from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
 from minicc.outfit.clothing import features
-from minicc.outfit.detect import clothing_mask, figures_in
+from minicc.outfit.detect import NothingFound, clothing_mask, figures_in
 from minicc.outfit.reach import closed, kinds_of, reaching_mask, whole_height
 from minicc.small import small_stable_diffusion
 from minicc.training.data import in_range
@@ -109,6 +109,12 @@ def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
     worn = np.isin(two.index, [NUMBERS["top"], NUMBERS["bottom"]])
     assert reaching_mask(found_in(two.index), ["dress"])[worn].mean() > 0.99
     assert reaching_mask(found_in(one.index), ["top"])[one.index == NUMBERS["onepiece"]].mean() > 0.99
+
+
+def test_where_nothing_is_worn_that_a_garment_replaces_all_of_that_is_named():
+    index = np.full((20, 20), CLASSES.index("skin"), np.uint8)
+    with pytest.raises(NothingFound, match="no dress or top or bottom found"):
+        reaching_mask(found_in(index), ["dress"])
 
 
 def test_figures_apart_are_counted_and_crumbs_are_not():

@@ -18,6 +18,7 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES
 from minicc.errors import Error
+from minicc.evaluation import base
 from minicc.evaluation.reader import load_reader
 from minicc.models import blocks
 from minicc.models.controlnet import ControlNet
@@ -232,6 +233,23 @@ def test_evaluate_base_writes_every_figure(runs, tmp_path):
     assert figures["frechet_ratio"] == pytest.approx(figures["frechet"] / figures["frechet_floor"])
     assert figures["frechet_alike"] > 0
     assert 0 <= figures["nothing_added"] <= 1
+
+
+def test_the_base_learns_and_is_asked_both_whole_captions_and_what_is_worn_alone(runs, cache, monkeypatch):
+    told, given = [], []
+    real = base.generate
+    monkeypatch.setattr(base, "generate", lambda sd, said, *rest: told.append(said) or real(sd, said, *rest))
+    monkeypatch.setattr(commands, "train", lambda stage, data, *rest: given.append((stage, data)))
+    options = ["--sd", str(runs / "base" / "sd"), "--device", "cpu"]
+    asked = ["--n", "2", "--steps", "1", "--reader", str(runs / "reader" / "reader")]
+    assert main(["evaluate", "base", *options, *asked]) == 0
+    first = [dolls.draw(base.FIRST + i, split="test", combinations="heldout") for i in range(2)]
+    assert told[:2] == [[doll.caption for doll in first], [doll.outfit_text for doll in first]]
+    learned = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "2"]
+    assert main(["train", "base", *options, *learned, "--out", str(runs / "told")]) == 0
+    ((stage, data),) = given
+    for way, said in enumerate(("caption", "outfit")):
+        assert torch.equal(data.ids[:, way], tokenize(stage.sd.tokenizer, texts(cache[said])))
 
 
 def test_a_reader_is_small_and_reads_every_fact(runs, cache):
