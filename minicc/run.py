@@ -104,7 +104,7 @@ def run_phase2(a: argparse.Namespace) -> None:
     if a.compile:
         sd.compile(control)
     detector = None if mask else ClothingDetector.load(a.detector)
-    if mask:
+    if mask:  # painted, so that no detector has seen what is under it
         doubt_unclothed(a, sd, character, mask)
     with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
         results = phase2.variants(

@@ -61,9 +61,9 @@ def named(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise PictureError(not_a_picture(path)) from error
     except Image.DecompressionBombError as error:
-        count = int(re.findall(r"\d+", str(error))[0]) // 10**6
+        millions = int(re.findall(r"\d+", str(error))[0]) // 10**6  # Pillow's error holds the count as text alone
         limit = f"up to {MAX_PIXELS // 10**6} million"
-        raise PictureError(f"{path}: huge, {count} million pixels; {limit}, scale it first") from error
+        raise PictureError(f"{path}: huge, {millions} million pixels; {limit}, scale it first") from error
     except Exception as error:  # a damaged file makes decoders fail in any way: OSError, SyntaxError, struct.error …
         reason = f"{type(error).__name__}: {error}"
         raise PictureError(f"{path}: damaged or cut off ({reason}); expected a whole picture, copy it again") from error
