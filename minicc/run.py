@@ -106,7 +106,7 @@ def run_phase2(a: argparse.Namespace) -> None:
     detector = None if mask else ClothingDetector.load(a.detector)
     if mask:  # painted, so that no detector has seen what is under it
         doubt_unclothed(a, sd, character, mask)
-    with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
+    with doubts_shown(unsure_at(a)):
         results = phase2.variants(
             sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
             seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
@@ -147,9 +147,14 @@ def outputs(a: argparse.Namespace) -> list[Path]:
     from minicc.data.write import check_writable
 
     outs, garments = numbered(a.out, a.variants), getattr(a, "garment", [])
-    others = [path for path in (a.sheet, getattr(a, "uncertainty", None)) if path]
+    others = [*([a.sheet] if a.sheet else []), *([unsure_at(a)] if "uncertainty" in a and not a.mask else [])]
     check_writable(*outs, *others, inputs=[path for path in (a.character, a.mask, *garments) if path])
     return outs
+
+
+def unsure_at(a: argparse.Namespace) -> Path:
+    """Where to show how unsure the detector was: as --uncertainty says, or, if nothing is found, beside the result."""
+    return a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")
 
 
 def write_results(
@@ -181,9 +186,9 @@ def run_detect(a: argparse.Namespace) -> None:
     from minicc.outfit.clothing import ClothingDetector
     from minicc.outfit.detect import detect
 
-    check_writable(a.out, *([a.uncertainty] if a.uncertainty else []), inputs=[a.character])
+    check_writable(a.out, unsure_at(a), inputs=[a.character])
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
-    with doubts_shown(a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")):
+    with doubts_shown(unsure_at(a)):
         print(detect(load_models(a), detector, image, a.out, a.classes, a.grow, a.parts, a.uncertainty))
 
 

@@ -19,6 +19,7 @@ from minicc.cli import main
 from minicc.data import dolls
 from minicc.data.folder import read_folder
 from minicc.data.masks import clothes_in
+from minicc.evaluation import commands as evaluation
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
 from minicc.small import UNET as SMALL_UNET
@@ -272,3 +273,34 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
     samples, report = read_folder(tmp_path / "dolls")
     assert len(samples) == (6 if layout == "pairs" else 3)
     assert not report.dropped
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("demo --out FILE", "is a file, and no folder"),
+        ("train vae --size 100 --out run", "expected a multiple of 8"),
+        ("evaluate detector --labels 5 0", "1 labelled picture or more"),
+        ("detect --character m-uncertainty.png --out m.png", "would be overwritten: it is also an input"),
+        ("phase2 --character m-uncertainty.png --garment g.png --out m.png", "would be overwritten"),
+        ("detect --character c.png --out m.png --parts --classes top", "leave out classes and grow, or parts"),
+    ],
+)
+def test_what_cannot_work_is_one_clear_line_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ("FILE", "c.png", "g.png", "m-uncertainty.png"):
+        dolls.draw(0).image.save(tmp_path / name, "PNG")
+    before = sorted(tmp_path.rglob("*"))
+    assert main(arguments.split()) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_guidance_0_is_measured_as_0_and_a_detectors_curves_make_no_empty_table(monkeypatch, capsys, tmp_path):
+    asked = []
+    monkeypatch.setattr(evaluation, "base", lambda a, sd: asked.append(a.guidance) or {"baselines": {}})
+    monkeypatch.setattr(evaluation, "detector", lambda a, sd: {"labels": {"1": 0.5}, "baselines": {"labels": {}}})
+    for stage in ("base", "detector"):
+        assert main(["evaluate", stage, "--n", "2", "--guidance", "0", "--device", "cpu"]) == 0
+    assert asked == [0]
+    assert capsys.readouterr().out.count("| goal |") == 1

@@ -29,9 +29,11 @@ from minicc.data.folder import PictureFolder, read_folder
 from minicc.data.pictures import open_mask, open_picture
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
+from minicc.evaluation import bench
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNetConfig
 from minicc.models.vae import VAEConfig
+from minicc.outfit import demo
 from minicc.outfit.clothing import ClothingDetector, features
 from minicc.outfit.compose import read_mask
 from minicc.small import small_controlnet, small_stable_diffusion
@@ -139,7 +141,23 @@ def test_metadata_of_a_folder(tmp_path, examples):
     for file in (folder / "0.png", tmp_path / "secret.png"):
         Image.new("RGB", (8, 8), "red" if file.parent == folder else "blue").save(file)
     keys = st.sampled_from(
-        ["file_name", "mask_file_name", "text", "person_a", "mask_a", "person_b", "mask_b", "caption_a", "changed", "x"]
+        [
+            "file_name",
+            "mask_file_name",
+            "text",
+            "person_a",
+            "mask_a",
+            "person_b",
+            "mask_b",
+            "caption_a",
+            "changed",
+            "x",
+            "garment_a",
+            "garment_b",
+            "target_file_name",
+            "target_mask_file_name",
+            "garment_file_name",
+        ]
     )
     row = st.dictionaries(keys, st.one_of(st.sampled_from(NAMES), json_values), max_size=6).map(json.dumps)
 
@@ -154,10 +172,12 @@ def test_metadata_of_a_folder(tmp_path, examples):
         (folder / f"metadata.{kind}").write_bytes(columns + raw if kind == "csv" else raw)
         samples, _ = read_folder(folder)
         for sample in samples:
-            for path in (sample.image, sample.mask, sample.garment, sample.target):
+            files = (sample.image, sample.mask, sample.garment, sample.target, sample.target_mask, *sample.layers)
+            for path in files:
                 assert path is None or Path(path).resolve().is_relative_to(folder.resolve())
-        if samples:
-            item = PictureFolder(folder, size=8)[0]
+        data = PictureFolder(folder, size=8) if samples else ()
+        for i in range(len(data)):
+            item = data[i]
             assert item["image"][2].max() < 1 or item["image"][0].max() == 1  # never the blue secret
 
     lines = st.lists(st.one_of(row, cells, st.text(max_size=20), st.binary(max_size=20)), max_size=4)
@@ -317,6 +337,8 @@ COMMANDS = [
     "dolls --sheet o.png --size 64 -n 2",
     "dolls --folder o --size 64 -n 1",
     "evaluate reader --device cpu --n 2 --json o.json",
+    "bench --rows unet --device cpu --rounds 1",
+    "demo --out o --steps 1 --device cpu",
 ]
 WORDS = ["-1", "0", "1", "2", "nan", "1e400", "", "é", "\0", "c.png", "m.png", "control", ".", "..", "nowhere", "o.png",
          "../o.png", "new/o.png", "o.gif", "--feather", "--max-side", "--seed", "--eta", "--strength", "--guidance",
@@ -348,6 +370,11 @@ def test_commands_that_could_run(tmp_path, examples, models, monkeypatch, capsys
     work = tmp_path / "work"
     shutil.copytree(models, work)
     monkeypatch.chdir(work)
+    monkeypatch.setattr(bench, "rows", lambda *_: ())  # what is timed is no door
+    monkeypatch.setattr(demo, "load", lambda *_: None)
+    shown = {"character": Image.new("RGB", (4, 4))}
+    for way in ("by_sentence", "by_garment"):
+        monkeypatch.setattr(demo, way, lambda sd, doll, other, out, *_, way=way: demo.saved(shown, out, way))
     before, worked = set(tmp_path.rglob("*")), []
 
     def door(case: tuple[str, list[tuple[int, str, str]]]) -> None:
@@ -443,8 +470,12 @@ def test_training_checkpoints(tmp_path, examples):
     def door(data: bytes) -> None:
         (tmp_path / "step-00000009.safetensors").write_bytes(data)
         (tmp_path / "step-00000007.safetensors").write_bytes(good)
-        step, tensors, _ = checkpoint.latest(tmp_path)
-        assert step == 7 or data != good
-        assert isinstance(tensors, dict)
+        step, tensors, notes = checkpoint.latest(tmp_path)
+        try:
+            said, there, told = checkpoint.read(tmp_path / "step-00000009.safetensors")
+        except Exception:
+            said, there, told = 7, {"weights.x": torch.ones(3)}, {}
+        assert (step, notes, list(tensors)) == (said, told, list(there))
+        assert all(torch.equal(tensors[key], there[key]) or tensors[key].isnan().any() for key in there)
 
     attack(door, mutated([good, save({"weights.x": torch.ones(3)})]), examples)

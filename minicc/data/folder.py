@@ -1,8 +1,9 @@
 """The user's own pictures: any folder → samples and one report; and as tensors to train on."""
 
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from minicc.data.report import MISSING, Report, checked
 from minicc.data.samples import Sample, clothes, image_of, index_of, read_index
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
+
+Read = TypeVar("Read")
 
 
 def read_folder(
@@ -74,17 +77,26 @@ class PictureFolder(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor | str]:
+    def __getitem__(self, index: int) -> dict[str, Tensor | str | int]:
         """image (3, size, size) in [-1, 1] on white; mask (1, size, size), 1 on clothes, all 0 if none is known; cover:
         the same for the clothes of either outfit, where there is a picture of a second.
 
-        A file that broke since it was checked does not end the run: the next sample takes its place, with a warning.
+        number: which sample it is, `index` or the one that took its place.
         """
-        for sample in [*self.samples[index:], *self.samples[:index]]:
+        number, sample = self.first(index, self.tensors)
+        return sample | {"number": number}
+
+    def first(self, index: int, read: Callable[[Sample], Read]) -> tuple[int, Read]:
+        """The first sample from `index` on that can be read, its number and what `read` makes of it.
+
+        A file that broke since it was checked does not end the run: the next sample takes its place, with a warning.
+        Raises PictureError if there is none.
+        """
+        for number in [*range(index, len(self)), *range(index)]:
             try:
-                return self.tensors(sample)
+                return number, read(self.samples[number])
             except PictureError as error:
-                warnings.warn(f"{sample.name} is skipped: {error}", stacklevel=2)
+                warnings.warn(f"{self.samples[number].name} is skipped: {error}", stacklevel=3)
         raise PictureError("none of the samples can be read any more; is the folder still there?")
 
     def tensors(self, sample: Sample) -> dict[str, Tensor | str]:

@@ -90,7 +90,7 @@ def tight(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def outline(layer: np.ndarray, rng: np.random.Generator, width: float, level: float, uneven: float) -> np.ndarray:
     """The layer blurred by `width` pixels and cut at `level` ± `uneven`, which drifts along the outline."""
-    soft = np.asarray(image_of(layer).filter(ImageFilter.GaussianBlur(width)), dtype=np.float32) / 255
+    soft = np.asarray(mask_picture(layer).filter(ImageFilter.GaussianBlur(width)), dtype=np.float32) / 255
     return soft > (level + uneven * drift((layer.shape[0], layer.shape[1]), rng)).clip(0.04, 0.9)
 
 
@@ -137,8 +137,9 @@ def bits(canvas: Image.Image) -> np.ndarray:
     return np.asarray(canvas) > 0
 
 
-def image_of(layer: np.ndarray) -> Image.Image:
-    return Image.fromarray(layer.astype(np.uint8) * 255)
+def mask_picture(mask: np.ndarray) -> Image.Image:
+    """(H, W) bool → mode L, white on black."""
+    return Image.fromarray(mask.astype(np.uint8) * 255)
 
 
 KINDS: dict[str, tuple[Painter, float]] = {  # how each is painted, and how often

@@ -71,6 +71,7 @@ class Drawing:
 
 
 D = TypeVar("D", bound=Drawing)
+Item = TypeVar("Item")
 
 
 def evaluate_art(
@@ -93,12 +94,18 @@ def drawings(folder: Path, n: int, seed: int, kind: type[D], usable: Callable[[S
     if report.dropped:
         warnings.warn(f"{folder}: {report.summary()}", stacklevel=2)
     samples = [sample for sample in found if usable(sample)]
-    chosen = samples[:: max(1, len(samples) // n)][:n]
-    asked = [one for one in (kind(s, seed * 100_000 + i) for i, s in enumerate(chosen)) if judgeable(one)]
+    asked = [kind(sample, seed * 100_000 + i) for i, sample in enumerate(spread(samples, n))]
+    asked = [one for one in asked if judgeable(one)]
     if not asked:
         columns = "person_a, mask_a, person_b, mask_b, garment_b_text, for phase 2 garment_b"
         raise PictureError(f"{folder}: no character in two outfits; expected a metadata file with columns {columns}")
     return asked
+
+
+def spread(items: Sequence[Item], n: int) -> list[Item]:
+    """n of them, or all if they are fewer, evenly spread."""
+    n = min(n, len(items))
+    return [items[i * len(items) // n] for i in range(n)]
 
 
 def complete(sample: Sample) -> bool:

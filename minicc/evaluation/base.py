@@ -19,7 +19,7 @@ from minicc.evaluation.settled import Answers, each_right
 from minicc.pipeline import StableDiffusion
 
 INVERTED = 16  # dolls that are turned to noise and back
-FIRST = 1_000_000  # training and validation use the seeds below
+FIRST = 1_000_000  # the first test doll's number; training and validation have those below
 Figures = dict[str, float | dict[str, float]]
 
 
@@ -48,10 +48,11 @@ def evaluate_base(
 
     seed: of the dolls and of the noise. Returns attributes_all, attributes_all_strict (nothing forgiven, see settled),
     attributes_all_outfit (told only what is worn, as phase 1 is, and not who wears it), nothing_added, attributes,
-    reader_on_truth (all), vae_psnr, vae_ssim, frechet, frechet_floor (other test dolls in the place of what was drawn),
-    frechet_alike (those in the clothes of the captions), frechet_ratio (to the floor) and inversion_psnr.
+    reader_on_truth (all), reader_on_reconstruction (the same through the VAE), vae_psnr, vae_ssim, frechet,
+    frechet_floor (other test dolls in the place of what was drawn), frechet_alike (those in the clothes of the
+    captions), frechet_ratio (to the floor) and inversion_psnr.
     """
-    first = FIRST + seed * 100_000
+    first = first_doll(seed)
     dolls, others = (test_dolls(first + offset, n) for offset in (0, n))
     truth, answers = pictures(dolls), Answers(dolls)
     drawn = generate(sd, [doll.caption for doll in dolls], steps, guidance, seed)
@@ -75,10 +76,15 @@ def evaluate_reader(reader: AttributeReader, n: int = 200, seed: int = 0) -> Fig
     """How the judge judges true pictures of n test dolls: attributes, one each; reader_on_truth, all clothes; strict,
     the same with nothing forgiven that no picture tells (see settled).
     """
-    dolls = test_dolls(FIRST + seed * 100_000, n)
+    dolls = test_dolls(first_doll(seed), n)
     answers, read = Answers(dolls), reader.read(pictures(dolls)).numpy()
     right, strict = scores(answers.right(read), dolls), all_right(read == answers.facts)
     return {"reader_on_truth": right["attributes_all"], "strict": strict, "attributes": right["attributes"]}
+
+
+def first_doll(seed: int) -> int:
+    """The number of the first test doll of an evaluation."""
+    return FIRST + seed * 100_000
 
 
 def test_dolls(first: int, n: int) -> list[Doll]:

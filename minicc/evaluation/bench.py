@@ -25,7 +25,7 @@ from minicc.models.unet import UNet
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase1, phase2
-from minicc.pipeline import Hinted, StableDiffusion, default_device
+from minicc.pipeline import Hinted, StableDiffusion, default_device, usable
 from minicc.training.tiny import UNET, VAE_CONFIG
 
 
@@ -166,13 +166,21 @@ def training_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
         out = unet(x, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
         step(F.mse_loss(out, eps), their_optimizer)
 
+    with torch.no_grad():
+        x = sd.schedule.add_noise(z, torch.ones_like(z), t)
+        skips, middle = net(x, t, context, hint, return_dict=False)
+        theirs = unet(x, t, context, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
+        difference = (sd.unet(x, t, context, ours(x, t, context, hint)) - theirs).abs().max() / theirs.abs().max()
+    if difference > 0.03:  # bfloat16's rounding, summed
+        raise Error(f"the two sides predict different noise ({difference:.3f} of the largest): nothing to compare")
     return compare(f"phase-1 training step, batch {batch}", mine, example, 0.6, rounds)
 
 
 def overhead_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
     """Training a ControlNet against fine-tuning the base without one, both ours (the paper's section on training).
 
-    Memory is all that a training holds: weights, gradients, AdamW's two numbers a trained weight, activations.
+    Memory is all that a training holds: weights, gradients, AdamW's two numbers a trained weight, activations. Time is
+    that of the gradients; AdamW's step, longer the more learns, would make the ratio smaller.
     """
     x, t, context = inputs(sd.unet.config, sd.dtype, sd.device, batch)
     hint = noise(batch, 3, sd.side, sd.side, like=x)
@@ -226,7 +234,9 @@ def bench(
     size: "tiny", or "full" for Stable Diffusion 1.5's. dtypes: of the U-Net's rows; the others are computed in the
     first of them. chosen: which rows.
     """
-    place = torch.device(device) if device else default_device()
+    if rounds < 1:
+        raise Error(f"--rounds {rounds}: a median is taken of 1 or more")
+    place = usable(device) if device else default_device()
     yield f"{machine(place)}; median of {rounds}\n"
     yield HEADER
     missed = []

@@ -32,6 +32,8 @@ def evaluate_stage(a: Namespace) -> None:
     """Measure what the options name; print the figures, and write them if `--json` says where."""
     if a.n < 2:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
+    if min(a.labels, default=1) < 1:
+        raise Error(f"--labels {min(a.labels)}: a detector learns from 1 labelled picture or more")
     if a.json and a.json.is_dir():
         raise Error(f"--json {a.json} is a folder; name a file in it")
     alone = {"vae": vae, "reader": reader}
@@ -41,11 +43,12 @@ def evaluate_stage(a: Namespace) -> None:
     else:
         dtype = getattr(torch, a.dtype) if a.dtype else None
         sd = load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, vae=a.vae)
-        a.guidance = a.guidance or (2.0 if a.stage == "phase2" else sd.usual_guidance)
+        if a.guidance is None:
+            a.guidance = 2.0 if a.stage == "phase2" else sd.usual_guidance
         asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
         figures = {**asked, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))
-    if "baselines" in figures:
+    if "baselines" in figures and a.stage != "detector":  # whose baselines are curves
         print("\n".join(table(figures)))
     if a.json:
         with writing(a.json, "--json"):

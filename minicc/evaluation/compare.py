@@ -110,6 +110,8 @@ def seconds(run: Callable[[], Any]) -> float:
 def wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    elif torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def watch(run: Callable[[], Any]) -> tuple[int, Parts]:

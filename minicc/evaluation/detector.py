@@ -12,7 +12,7 @@ from minicc.data.dolls import Doll, draw
 from minicc.data.dolls.wardrobe import CLASSES as NUMBERS
 from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.samples import CLASSES, CLOTHES
-from minicc.evaluation.base import FIRST, pictures, test_dolls
+from minicc.evaluation.base import first_doll, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import iou
 from minicc.evaluation.words import words_curve
@@ -44,7 +44,7 @@ def evaluate_detector(
     colours alone (`told_by_colour`), and of clothes for the attention to the garments' words (`words`, words.py), which
     tells no classes.
     """
-    dolls = test_dolls(FIRST + seed * 100_000, n)
+    dolls = test_dolls(first_doll(seed), n)
     images, truth = pictures(dolls), parts_of(dolls)
     found = classes_of(detector, looking(sd, detector.t), images)
     kinds = kinds_right(sd, detector, dolls)
@@ -75,7 +75,7 @@ def evaluate_detector(
 
 def contenders(sd: StableDiffusion, t: int) -> dict[str, Maps]:
     """What a head may read."""
-    random = seeded(lambda: UNet(sd.unet.config), 0).eval()
+    random = seeded(lambda: UNet(sd.unet.config), 0).eval().to(sd.device, sd.dtype)
     blank = StableDiffusion(random, sd.vae, sd.text_encoder, sd.tokenizer, sd.schedule)
     unmeant = looking(blank, t)
     return {

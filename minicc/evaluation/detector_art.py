@@ -13,6 +13,7 @@ from tqdm import tqdm
 from minicc.data.folder import PictureFolder
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.errors import PictureError
+from minicc.evaluation.art import spread
 from minicc.evaluation.detector import class_ious, classes_of, clothes_iou
 from minicc.evaluation.goals import Figures
 from minicc.outfit.clothing import ClothingDetector, looking
@@ -35,7 +36,8 @@ def evaluate_detector_on(
     """
     if missing := [part for part in ("train", "val") if not (folder / part).is_dir()]:
         raise PictureError(f"{folder} has no {missing[0]}/: expected a folder with train/ and val/, as characters/lpc")
-    train, val = (FolderParts(PictureFolder(folder / part, sd.side, check=False), seed) for part in ("train", "val"))
+    parts = (PictureFolder(folder / part, sd.side, needs=("mask",)) for part in ("train", "val"))
+    train, val = (FolderParts(part, seed) for part in parts)
     images, truth = stacked(val, n)
     seen = looking(sd, detector.t)
     curves: dict[str, dict[str, float]] = {"labels": {}, "miou_labels": {}, "pixels": {}}
@@ -51,8 +53,7 @@ def evaluate_detector_on(
 
 def stacked(data: FolderParts, count: int) -> tuple[Tensor, Tensor]:
     """Up to so many samples, spread evenly over the folder: images (N, 3, H, W) and parts (N, H, W)."""
-    step = max(1, len(data) // count)
-    rows = [data[i, i] for i in tqdm(range(0, len(data), step)[:count], desc="reading characters")]
+    rows = [data[i, i] for i in tqdm(spread(range(len(data)), count), desc="reading characters")]
     return torch.stack([row["image"] for row in rows]), torch.stack([row["index"] for row in rows])
 
 

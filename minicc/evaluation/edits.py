@@ -93,9 +93,14 @@ def colours_right(result: np.ndarray, truth: np.ndarray, index: np.ndarray) -> l
 
 def filled_with_mean(before: Image.Image, mask: np.ndarray) -> Image.Image:
     """The classical fill: the mean colour, on white, of what lay under the mask. RGB or RGBA, as `before`."""
+    return filled(before, mask, np.asarray(on_white(before))[mask].mean(0))
+
+
+def filled(before: Image.Image, mask: np.ndarray, colour: np.ndarray) -> Image.Image:
+    """One colour, (3,), all over the mask. RGB or RGBA, as `before`."""
     pixels = np.array(before)
     pixels[mask] = 255  # the alpha, if there is one
-    pixels[mask, :3] = np.asarray(on_white(before))[mask].mean(0).round()
+    pixels[mask, :3] = colour.round()
     return Image.fromarray(pixels, before.mode)
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from minicc.data.dolls import Doll, draw
 from minicc.data.tensors import to_tensors
-from minicc.evaluation.base import FIRST
+from minicc.evaluation.base import first_doll
 from minicc.evaluation.edits import outside_change
 from minicc.evaluation.phase1 import columns
 from minicc.evaluation.reader import AttributeReader
@@ -54,7 +54,7 @@ def changed_outside(result: Result, before: Doll) -> float:
 
 def outfits(n: int, seed: int) -> list[tuple[int, Doll, Doll]]:
     """n test dolls in a top and a bottom, and each in two others of held-out combinations; with the doll's number."""
-    found = candidates(FIRST + seed * 100_000)
+    found = candidates(first_doll(seed))
     return [next(found) for _ in range(n)]
 
 

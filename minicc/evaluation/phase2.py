@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from minicc.data.dolls import FACTS
 from minicc.data.tensors import on_white, to_tensor, to_tensors
-from minicc.evaluation.edits import average, mean_delta_e, outside_change
+from minicc.evaluation.edits import average, filled, mean_delta_e, outside_change
 from minicc.evaluation.fills import Ask, redressed, through_vae
 from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.outfits import evaluate_outfits
@@ -173,10 +173,7 @@ def reconstruction(sd: StableDiffusion, one: Ask) -> Image.Image:
 def mean_paste(one: Dressing, mask: np.ndarray) -> Image.Image:
     """The garment's mean colour all over the mask."""
     seen = placed(one.garment, one.character.width)
-    pixels = np.array(one.character)
-    pixels[mask] = 255  # the alpha, if there is one
-    pixels[mask, :3] = np.asarray(seen.picture)[seen.shown].mean(0).round()
-    return Image.fromarray(pixels, one.character.mode)
+    return filled(one.character, mask, np.asarray(seen.picture)[seen.shown].mean(0))
 
 
 def cover(found: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Figures:
@@ -216,4 +213,4 @@ def looking(sd: StableDiffusion, control: ControlNet, one: Wear) -> tuple[Record
     recording = Recording(keys_values(control, sd.encode_text([""])) | garment)
     x_t, t = sd.schedule.add_noise(z, randn(z.shape, one.seed).to(z), LOOKED_AT), torch.tensor([LOOKED_AT])
     control(x_t, t.to(z.device), recording, ready.hint.to(z))
-    return recording, garment, torch.from_numpy(one.where(laid, sd.vae.stride))[None].to(z.device)
+    return recording, garment, torch.from_numpy(one.where(laid, sd.vae.stride))[None].float().to(z.device)

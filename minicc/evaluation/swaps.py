@@ -7,7 +7,7 @@ import numpy as np
 
 from minicc.data.dolls import SLOTS, Doll, Garment, Outfit, draw, random_garment, random_outfit
 from minicc.data.masks import clothes_in, paint
-from minicc.evaluation.base import FIRST, Question
+from minicc.evaluation.base import Question, first_doll
 from minicc.training.draws import rng
 
 MASKS = ("strokes", "loose", "tight", "box")  # kinds of `masks.paint` that go over whole outfits
@@ -36,7 +36,7 @@ class Swap(Question):
 
 def swaps(n: int, seed: int) -> list[Swap]:
     """n swaps of test dolls in held-out combinations; in every second one, a garment's length changes."""
-    first = FIRST + seed * 100_000
+    first = first_doll(seed)
     return [swap(number, changes_length=i % 2 == 1) for i, number in enumerate(range(first, first + n))]
 
 
@@ -67,7 +67,7 @@ class Piece(Question):
 
 def pieces(n: int, seed: int) -> list[Piece]:
     """n test dolls of which one garment, top to hat, is painted over tightly and gets another colour and kind."""
-    first = FIRST + seed * 100_000
+    first = first_doll(seed)
     return [piece(number) for number in range(first, first + n)]
 
 

@@ -18,7 +18,7 @@ from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.dpm_solver import dpm_solver_sample
 from minicc.diffusion.steps import Model
 from minicc.errors import Error
-from minicc.evaluation.base import FIRST, pictures, test_dolls
+from minicc.evaluation.base import first_doll, pictures, test_dolls
 from minicc.evaluation.metrics import frechet
 from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.vae import reconstructed
@@ -72,7 +72,7 @@ def table1(
         raise Error(
             f"n={n}, n_longest={n_longest}: populations are compared, expected at least 2 pictures, and n the more"
         )
-    first = FIRST + seed * 100_000
+    first = first_doll(seed)
     images, others = (pictures(test_dolls(first + offset, n)) for offset in (0, n))
     truth = reader.embed(images)
     figures = of_all_and_few("others", reader.embed(others), truth, n_longest)
@@ -114,7 +114,7 @@ def once(
     """What draws the latents of pictures start … start + size − 1."""
 
     def make() -> dict[str, Tensor]:
-        first = FIRST + seed * 100_000 + start
+        first = first_doll(seed) + start
         captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
         shape = (size, 4, sd.side // 8, sd.side // 8)
         x = torch.randn(shape, generator=torch.Generator().manual_seed(first)).to(sd.device)

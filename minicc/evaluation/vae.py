@@ -7,7 +7,7 @@ from torch import Tensor
 
 from minicc.data.dolls import Doll
 from minicc.data.tensors import to_tensors
-from minicc.evaluation.base import FIRST, all_right, pictures, test_dolls
+from minicc.evaluation.base import all_right, first_doll, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import bytes_of, psnr, ssim
 from minicc.evaluation.reader import AttributeReader
@@ -20,7 +20,7 @@ def evaluate_vae(vae: VAE, reader: AttributeReader, n: int = 200, seed: int = 0)
 
     reader_on_reconstruction: of how many dolls the reader still reads all clothes right; attributes: each of them.
     """
-    dolls = test_dolls(FIRST + seed * 100_000, n)
+    dolls = test_dolls(first_doll(seed), n)
     images = pictures(dolls)
     right = Answers(dolls).right(reader.read(reconstructed(vae, images)).numpy())
     return {

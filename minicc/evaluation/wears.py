@@ -14,7 +14,7 @@ from minicc.data.dolls import Doll, Garment, draw, random_garment
 from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.data.tensors import to_image, to_tensor, to_tensors
-from minicc.evaluation.base import FIRST, Question
+from minicc.evaluation.base import Question, first_doll
 from minicc.evaluation.fills import Ask, alike
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
@@ -72,7 +72,7 @@ class Wear(Question):
 
 def wears(n: int, seed: int, pairs: int = 500, most: int = 5) -> list[Wear]:
     """n test dolls, each with one garment changed for a held-out one; `pairs` others in all, at most `most` each."""
-    first, others = FIRST + seed * 100_000, min(most, -(-pairs // n))
+    first, others = first_doll(seed), min(most, -(-pairs // n))
     return [wear(number, others) for number in range(first, first + n)]
 
 

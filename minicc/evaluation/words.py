@@ -27,6 +27,7 @@ def clothes_maps(sd: StableDiffusion, images: Tensor, t: int = T) -> Tensor:
     """The share of attention that lies on the garments' words, (B, H, W): the mean over heads and layers, enlarged.
 
     images: (B, 3, H, W) in [-1, 1], sides multiples of the stride; seen at timestep t with the detector's noise.
+    The maps lie on the CPU.
     """
     z = sd.encode_image(images)
     context = Recording(keys_values(sd.unet, sd.encode_text([SENTENCE])))
@@ -37,7 +38,7 @@ def clothes_maps(sd: StableDiffusion, images: Tensor, t: int = T) -> Tensor:
     for block in transformers(sd.unet):
         on_words = probabilities(block.attn2, context.tokens[block.attn2], context[block.attn2][0])[..., named]
         maps.append(enlarged(on_words.sum(-1).mean(1), z.shape[-2:], images.shape[-2:]))
-    return torch.stack(maps).mean(0)
+    return torch.stack(maps).mean(0).float().cpu()
 
 
 def places(sd: StableDiffusion, words: Sequence[str]) -> list[int]:

@@ -6,21 +6,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import binary_propagation
 from torch import Tensor
 
+from minicc.data.pictures import grey_or_index, is_wide, to_8_bit
 from minicc.data.tensors import mask_tensor
 from minicc.errors import PictureError
-
-MAX_SIDE = 16_384  # pixels; a picture beyond it is refused before any memory is taken
 
 
 def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: int = 0) -> np.ndarray:
     """The declared mask, (H, W) bool: painted where the mask is at least half bright, grown outward by feather pixels.
 
     An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), a palette (index) mask by
-    index > 0, others by brightness. Raises PictureError for another size than the picture's, or if nothing is painted.
+    index > 0, others by brightness; an array (H, W) of booleans is the mask, one of numbers is read as a grey picture
+    of these, or of class numbers if none is above 15. Raises PictureError for another size than the picture's, or if
+    nothing is painted.
     """
-    painted = np.asarray(mask).astype(bool) if isinstance(mask, np.ndarray) else brightness(mask)
+    painted = brightness(mask) if isinstance(mask, Image.Image) else painted_in(np.asarray(mask))
     height, width = painted.shape
     if (width, height) != size:
         raise PictureError(
@@ -36,11 +38,22 @@ def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: in
     return grow(painted, feather)
 
 
+def painted_in(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool from an array: of booleans as it is, of numbers as `open_mask` reads a grey picture."""
+    if mask.ndim != 2 or not mask.size or mask.dtype.kind not in "biuf":
+        what = f"an array of shape {mask.shape} and type {mask.dtype}"
+        raise PictureError(f"mask is {what}; expected (height, width), booleans or grey values")
+    if mask.dtype == bool:
+        return mask
+    kind = np.float32 if mask.dtype.kind == "f" else np.uint8 if mask.max() <= 255 else np.int32
+    return brightness(grey_or_index(Image.fromarray(mask.clip(0).astype(kind)), [])[0])
+
+
 def brightness(mask: Image.Image) -> np.ndarray:
     """(H, W) bool from a mask picture of any mode."""
     if mask.mode == "P":
         return np.asarray(mask) > 0
-    values = np.asarray(mask.convert("L"))
+    values = np.asarray(to_8_bit(mask) if is_wide(mask) else mask.convert("L"))
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))
         if alpha.max() == 0:
@@ -134,10 +147,6 @@ def background(transparent: np.ndarray, generated: np.ndarray, mask: np.ndarray,
 
     Without transparent pixels outside the mask, nothing is background.
     """
-    white = mask_tensor(mask & (generated.min(-1) >= 255 - tolerance))
-    flood = mask_tensor(transparent & ~mask)
-    while True:
-        spread = torch.maximum(flood, F.max_pool2d(flood, 3, stride=1, padding=1) * white)
-        if torch.equal(spread, flood):
-            return flood[0, 0].numpy() > 0
-        flood = spread
+    outside = transparent & ~mask
+    white = mask & (generated.min(-1) >= 255 - tolerance)
+    return binary_propagation(outside, np.ones((3, 3)), mask=outside | white)

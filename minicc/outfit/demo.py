@@ -7,6 +7,7 @@ from PIL import Image
 
 from minicc.data import dolls
 from minicc.data.masks import clothes_in, paint
+from minicc.data.write import check_writable, save_pictures
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
@@ -17,9 +18,9 @@ from minicc.training.draws import rng
 def demo(
     out: Path, steps: int = 50, seed: int = 0, device: str | None = None, dtype: torch.dtype | None = None
 ) -> list[Path]:  # fmt: skip
-    """Redress a doll in both ways; returns the pictures written to `out`."""
+    """Redress a doll in both ways; returns the pictures written to `out`. Raises PictureError if they cannot be."""
+    check_writable(out / "phase1.png")
     sd, doll, other = load("tiny", device, dtype), dolls.draw(seed, split="test"), dolls.draw(seed + 1, split="test")
-    out.mkdir(parents=True, exist_ok=True)
     return [*by_sentence(sd, doll, other, out, steps, seed), *by_garment(sd, doll, other, out, steps, seed)]
 
 
@@ -54,9 +55,7 @@ def saved(pictures: dict[str, Image.Image], out: Path, phase: str) -> list[Path]
     """Each picture as a file, and all side by side as the last one."""
     named = {f"{phase}-{name}": picture for name, picture in pictures.items()}
     named[phase] = strip(list(pictures.values()))
-    for name, picture in named.items():
-        picture.save(out / f"{name}.png")
-    return [out / f"{name}.png" for name in named]
+    return save_pictures({out / f"{name}.png": picture for name, picture in named.items()})
 
 
 def strip(pictures: list[Image.Image], gap: int = 8) -> Image.Image:

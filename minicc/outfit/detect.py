@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, label
 
 from minicc.data.dolls.dataset import COLOURS
+from minicc.data.masks import mask_picture
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.data.write import save_pictures
 from minicc.errors import PictureError
@@ -90,6 +91,8 @@ def detect(
     uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found. Raises
     PictureError where nothing can be written, and for a format that would change pixels.
     """
+    if parts and (classes or grow):
+        raise PictureError("parts are all classes as they are seen: leave out classes and grow, or parts")
     if parts and out.suffix.lower() == ".webp":
         raise PictureError(f"{out}: WebP knows no palette, whose numbers are the classes; write .png or .tif")
     found = detector.find(sd, image)
@@ -100,7 +103,7 @@ def detect(
         warnings.warn(f"the picture shows {count} figures: the mask is over the clothes of all", stacklevel=2)
     for doubt in unfamiliar(found):
         warnings.warn(doubt, stacklevel=2)
-    picture = part_picture(found.index) if parts else Image.fromarray(mask.astype(np.uint8) * 255)
+    picture = part_picture(found.index) if parts else mask_picture(mask)
     return save_pictures({out: picture})[0]
 
 

@@ -10,14 +10,16 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from minicc.data.masks import mask_picture
+from minicc.data.pictures import MAX_SIDE
 from minicc.data.tensors import to_image
-from minicc.diffusion.ddim import ddim_sigma, ddim_step
+from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model, Step, last, timestep
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
-from minicc.outfit.compose import MAX_SIDE, blank, latent_mask, make_hint, read_mask, seamless
+from minicc.outfit.compose import blank, latent_mask, make_hint, read_mask, seamless
 from minicc.outfit.window import Window, figure_window, window
 from minicc.pipeline import Hinted, StableDiffusion
 
@@ -125,8 +127,7 @@ class Ready:
     def result(self, picture: Tensor, prompt: str, seed: int) -> Result:
         """The generated window, (3, h, w), pasted into the character inside the declared mask."""
         image = self.place.put(self.character, to_image(picture), self.declared)
-        shown = Image.fromarray(self.declared.astype(np.uint8) * 255)
-        return Result(image, shown, prompt, seed, notes_on(self.place, self.character))
+        return Result(image, mask_picture(self.declared), prompt, seed, notes_on(self.place, self.character))
 
 
 def in_one_batch(ready: Sequence[Ready]) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +201,7 @@ def fill(
 
 def blended_steps(
     model: Model, noise: Tensor, known: Tensor, inside: Tensor, schedule: NoiseSchedule, steps: int = 50,
-    eta: float = 0.0, generators: Sequence[torch.Generator] = (),
+    eta: float = 0.0, draws: Sequence[torch.Generator] = (),
     anew: Callable[[Tensor, int], tuple[Tensor, Tensor]] | None = None, moments: Collection[int] = (),
 ) -> Iterator[Step]:  # fmt: skip
     """DDIM from noise; after every step the known latents are put back at that step's noise level.
@@ -210,11 +211,12 @@ def blended_steps(
     noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, 1 to generate,
     (1 or B, 1, h, w). anew: in the steps numbered `moments`, z and m become what it makes of x̂_0 and the number.
     """
+    check_eta(eta, sigma_hat=False)
     x = noise
     for i, (t, s) in enumerate(schedule.pairs(steps)):
         x_0, eps = schedule.split(model(x, timestep(x, t)), x, t)
         sigma = ddim_sigma(schedule.alpha_bar(t, x), schedule.alpha_bar(s, x), eta)
-        fresh = None if eta == 0 else torch.stack([randn_like(z, g) for z, g in zip(x, generators, strict=True)])
+        fresh = None if eta == 0 else torch.stack([randn_like(one, g) for one, g in zip(x, draws, strict=True)])
         x_s = ddim_step(x_0, eps, schedule.alpha_bar(s, x), sigma, fresh).to(x.dtype)
         if anew is not None and i in moments:
             known, inside = anew(x_0, i)

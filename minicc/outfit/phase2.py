@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from minicc.data.masks import mask_picture
 from minicc.data.write import save_pictures
 from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
@@ -38,7 +39,7 @@ def variants(
     strength: float = 1.0, eta: float = 0.0, feather: int = 0, max_side: int | None = None,
     uncertainty: str | Path | None = None, progress: bool = False,
 ) -> list[Result]:  # fmt: skip
-    """Dress a character in a garment several times, one result a seed, all in one batch.
+    """Dress a character in a garment several times, one result a seed, all in one batch; an outfit's one by one.
 
     garment: its picture, on a plain or transparent ground, or the pictures of a whole outfit: these are put on one
     after the other, each under a mask of its own. mask: white over what shall change, and then all garments are drawn
@@ -98,11 +99,12 @@ def in_turn(
     notes, masks, now = list[str](), list[np.ndarray](), character
     for garment in garments:
         one = generate(sd, control, now, garment, detector=detector, seed=seed, **options)
+        options["uncertainty"] = None  # that of the character is written, not of one half dressed
         notes, now = notes + one.notes, one.image
         masks.append(np.asarray(one.mask) > 0)
     changed = np.any(masks, axis=0)
-    whole = Image.fromarray(changed.astype(np.uint8) * 255)
-    return replace(one, mask=whole, notes=notes, colour_error=colour_error(list(garments), now, changed))
+    error = colour_error(list(garments), now, changed)
+    return replace(one, mask=mask_picture(changed), notes=notes, colour_error=error)
 
 
 def automatic_mask(

@@ -80,11 +80,11 @@ def whole_height(clothes: Clothes) -> tuple[int, bool]:
     top or dress, and more than half of what is seen is head. Then the height is told from where that garment begins.
     """
     rows = np.flatnonzero((clothes.index > 0).any(1))
-    height, worn = int(rows[-1] - rows[0] + 1) if rows.size else 0, largest(clothes.layer("top", "dress"))
-    lowest = worn[-max(1, len(worn) // 50) :]  # rows
-    if not worn.any() or lowest.any(0).sum() < worn.any(0).sum() / 2:
+    height, garment = int(rows[-1] - rows[0] + 1) if rows.size else 0, largest(clothes.layer("top", "dress"))
+    lowest = garment[-max(1, len(garment) // 50) :]  # rows
+    if not garment.any() or lowest.any(0).sum() < garment.any(0).sum() / 2:
         return height, False
-    above = int(np.any(worn, axis=1).argmax() - rows[0])  # rows of head and neck
+    above = int(np.any(garment, axis=1).argmax() - rows[0])  # rows of head and neck
     return (round(above / NECK), True) if above > height / 2 else (height, False)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from minicc.data.masks import mask_picture
 from minicc.errors import PictureError
 
 Stroke = Mapping[str, Any]  # {"points": [[x, y], …], "size": brush's diameter, "erase": False}; all in pixels
@@ -26,7 +27,7 @@ def mask_from_strokes(strokes: Sequence[Stroke], size: tuple[int, int]) -> Image
         for a, b in segments(points):
             window, covered = capsule(a, b, radius, mask.shape)
             mask[window] = mask[window] & ~covered if erase else mask[window] | covered
-    return Image.fromarray(mask.astype(np.uint8) * 255)
+    return mask_picture(mask)
 
 
 def read(stroke: Stroke, i: int) -> tuple[np.ndarray, float, bool]:

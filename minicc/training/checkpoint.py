@@ -21,6 +21,7 @@ from torch import Tensor
 from minicc.errors import Error
 
 NAME = re.compile(r"step-(\d{8})\.safetensors")
+STALE = re.compile(r"step-\d{8}\.\d+\.tmp|(curves|valid)\.tmp|\.tmp\w{6}")  # drafts of ours, and of safetensors
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:
@@ -121,8 +122,9 @@ def whole(path: Path) -> bool:
 def clear_away(folder: Path) -> None:
     """Delete what a run that was killed had begun to write; no other process may be writing there. Raises Error."""
     with writing(folder):
-        for stale in [*folder.glob("*.tmp"), *folder.glob(".tmp*")]:
-            stale.unlink(missing_ok=True)
+        for path in folder.glob("*tmp*"):
+            if STALE.fullmatch(path.name):
+                path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
@@ -142,9 +144,14 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state as flat tensors: `index.name`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": torch.as_tensor(value) for i, values in state.items() for name, value in values.items()}
+    """An optimizer's state as flat tensors: `index.name`; none shares its memory, as 8-bit Adam's tables do."""
+    tensors, taken = dict[str, Tensor](), set[int]()
+    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+        for name, value in optimizer.state.get(p, {}).items():
+            tensor = torch.as_tensor(value)
+            tensors[f"{i}.{name}"] = tensor.clone() if tensor.data_ptr() in taken else tensor
+            taken.add(tensor.data_ptr())
+    return tensors
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -154,12 +161,16 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     they lie.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor | int]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
         p = parameters[int(index)]
         if name in ("exp_avg", "momentum", "mean") and value.shape != p.shape:
             raise ValueError(f"the optimizer's state {index} is {value.shape}, not {p.shape}")
-        laid_out = torch.empty_like(p, dtype=value.dtype).copy_(value) if value.shape == p.shape else value
-        state.setdefault(int(index), {})[name] = laid_out
+        if value.shape == p.shape:
+            value = torch.empty_like(p, dtype=value.dtype).copy_(value)
+        elif value.ndim:  # 8-bit Adam's tables
+            value = value.to(p.device)
+        counts = value.ndim == 0 and not value.is_floating_point()  # 8-bit Adam's steps
+        state.setdefault(int(index), {})[name] = value.item() if counts else value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

@@ -52,6 +52,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
     if a.recompute and a.stage in ("reader", "detector"):
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
+    if a.size and a.size % 8:
+        raise Error(f"--size {a.size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
@@ -328,4 +330,5 @@ def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:
     options = {"ema": config.ema > 0, "eight_bit": config.eight_bit, "half": config.precision != "no"}
     device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
     need = estimate(stage, default_collate([data[key] for key in keys]), **options)
-    print(f"{need}; {available(device) / 2**30:.1f} GB are free", flush=True)
+    there = sum(p.nbytes for p in stage.parameters() if p.device.type in (device.type, "mps"))  # counted in need
+    print(f"{need}; {(available(device) + there) / 2**30:.1f} GB are free for it", flush=True)

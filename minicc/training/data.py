@@ -99,6 +99,7 @@ class Painted(Dataset):
         index, position = key
         random = rng(self.seed, position, 3)
         sample = dict(self.pictures[index])
+        index = sample.pop("number", index)  # a folder's next sample, if a file broke
         sample["mask"] = sample.pop("cover", sample["mask"])
         mirrored = int(random.integers(self.latents.shape[1]))
         if mirrored:

@@ -14,7 +14,7 @@ class EMA:
     """
 
     def __init__(self, module: nn.Module, decay: float):
-        self.module, self.decay, self.count = module, decay, 0
+        self.module, self.decay = module, decay
         self.average: dict[str, Tensor] = {}
         if decay:
             self.average = {k: v.detach().clone().float() for k, v in module.named_parameters()}

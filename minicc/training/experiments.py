@@ -11,6 +11,7 @@ import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def arms(experiment: str, dolls: int = 10_000) -> list[Arm]:
         return [
             Arm("zero", dolls),
             Arm("gaussian", dolls, lambda unet: gaussian_controlnet(unet, torch.Generator().manual_seed(0))),
-            Arm("lite", dolls, lambda unet: seeded(lambda: LiteControlNet.from_unet(unet), 0)),
+            Arm("lite", dolls, LiteControlNet.from_unet),
         ]
     if experiment == "drop":
         return [Arm(f"drop {drop}", dolls, drop=drop) for drop in (0.5, 0.0)]
@@ -68,7 +69,8 @@ def compare(
     shown = [val[i, i] for i in range(SHOWN)]
     for arm in arms(experiment, dolls):
         data = phase1_dolls(options, sd, "train", arm.dolls)
-        stage = Phase1Stage(sd, arm.make(sd.unet), arm.drop, shown=shown, snr_gamma=snr_gamma)
+        control = seeded(partial(arm.make, sd.unet), config.seed)  # all arms' hint encoders begin alike
+        stage = Phase1Stage(sd, control, arm.drop, shown=shown, snr_gamma=snr_gamma)
         out = config.out / arm.name.replace(" ", "-")
         train(stage, data, replace(config, out=out))
         yield arm, convergence(out)

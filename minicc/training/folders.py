@@ -66,7 +66,10 @@ class FolderParts(Dataset):
             chosen = self.single[int(one * len(self.single))]
             shown = self.garment(chosen)
             sample = chosen if shown else sample
-        image, parts = shown or self.character(sample)
+        if shown is None:
+            number, shown = self.pictures.first(index, self.character)
+            sample = self.pictures.samples[number]
+        image, parts = shown
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
         return {"image": image, "index": parts, "name": sample.name}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
@@ -43,7 +43,8 @@ class Run:
 
 
 def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | None = None) -> float:
-    """Train to the last step, resuming from the newest good checkpoint in config.out; returns the last loss.
+    """Train to the last step, resuming from the newest good checkpoint in config.out; returns the last loss,
+    nan if no step was left.
 
     held_out: what the validation loss is measured on at every checkpoint; the best is kept beside the last ones.
     Afterwards the stage holds the averaged weights, if the config asks for an average.
@@ -53,7 +54,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     """
     with advice_on_memory("before the first step", stage.lighter):
         run = start_run(stage, config)
-    start = resume(run)
+    start = agreed(run, resume(run))
     with checkpoint.writing(config.out):
         curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
     batches = loader(data, run, start)
@@ -199,6 +200,18 @@ def resume(run: Run) -> int:
     return step
 
 
+def agreed(run: Run, start: int) -> int:
+    """The step to go on from. Raises Error if the processes found different ones: their checkpoints are not shared."""
+    found = sorted(set(run.accelerator.gather(torch.tensor([start], device=run.accelerator.device)).tolist()))
+    if len(found) > 1:
+        steps, out = " and ".join(map(str, found)), run.config.out
+        raise Error(f"{out} holds checkpoints of steps {steps} on different machines: --out must be on a disk of all")
+    if start > run.config.steps:
+        beyond = f"holds a checkpoint of step {start}, beyond --steps {run.config.steps}"
+        warnings.warn(f"{run.config.out} {beyond}: nothing is learned, the result is that checkpoint's", stacklevel=3)
+    return start
+
+
 def warn_of_changes(run: Run, step: int, notes: dict[str, Any]) -> None:
     """Say so where a run goes on otherwise than its checkpoint was made."""
     for name, value in settings_of(run).items():
@@ -270,7 +283,8 @@ def advice_on_memory(when: str, advice: str) -> Iterator[None]:
 
 
 def not_finite(what: str, value: float, step: int, names: list[str], config: TrainConfig) -> str:
-    """The message for a number that is none."""
+    """The message for a number that is none. names: of this process's samples; the message has those of all."""
+    names = gather_object(names)
     saved = checkpoint.newest(config.out)
     where = f"the last good checkpoint is {saved.name}" if saved else "there is no checkpoint yet"
     advice = "Lower the learning rate or use precision bf16"

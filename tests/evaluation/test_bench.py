@@ -1,9 +1,13 @@
 """The rows of `minicc bench`: each computes what it says, on both sides; the ratios are not judged here."""
 
+from collections import Counter
+from copy import deepcopy
+
 import pytest
 import torch
 
-from minicc.cli import parser
+from minicc.cli import main, parser
+from minicc.errors import Error
 from minicc.evaluation import bench
 from minicc.evaluation.compare import HEADER, KINDS, PROFILE, REST, Row, by_kind, shortest
 from minicc.small import small_controlnet, small_stable_diffusion
@@ -41,6 +45,47 @@ def test_training_is_timed_and_the_locked_model_does_not_change(sd):
     assert complete(row)
     assert row.our_peak > sum(value.nbytes for value in before.values())
     assert all(torch.equal(value, before[name]) for name, value in sd.unet.state_dict().items())
+
+
+def test_the_example_encodes_picture_and_text_in_every_step_and_ours_in_none(sd, monkeypatch):
+    encoded, sides = Counter(), []
+    mirror_vae, encode_text = bench.mirror_vae, sd.encode_text
+
+    def counted(vae):
+        theirs = mirror_vae(vae)
+        encode = theirs.encode
+        monkeypatch.setattr(theirs, "encode", lambda *a: encoded.update(["picture"]) or encode(*a))
+        return theirs
+
+    monkeypatch.setattr(bench, "mirror_vae", counted)
+    monkeypatch.setattr(bench, "compare", lambda what, mine, example, *_: sides.extend([mine, example]))
+    bench.training_row(sd, batch=1, rounds=1)
+    monkeypatch.setattr(sd, "encode_text", lambda texts: encoded.update(["text"]) or encode_text(texts))
+    sides[0]()
+    assert not encoded
+    for _ in range(2):
+        sides[1]()
+    assert encoded == {"picture": 2, "text": 2}
+
+
+def test_the_sides_of_a_training_step_predict_the_same_or_are_not_compared(sd, monkeypatch):
+    mirror = bench.mirror
+
+    def other(model, kind, config):
+        theirs = mirror(model, kind, config)
+        if kind.startswith("UNet"):
+            theirs.conv_out.bias.data += 10
+        return theirs
+
+    monkeypatch.setattr(bench, "mirror", other)
+    with pytest.raises(Error, match="predict different noise"):
+        bench.training_row(deepcopy(sd), batch=1, rounds=1)
+
+
+@pytest.mark.parametrize(("options", "words"), [("--rounds 0", "1 or more"), ("--device gpu", "not on this machine")])
+def test_a_bench_that_cannot_be_is_one_clear_line(capsys, options, words):
+    assert main(["bench", *options.split()]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_the_u_net_is_timed_forward_and_with_backward(sd):

@@ -2,13 +2,17 @@
 
 import json
 
+import pytest
 import torch
 
 from minicc.cli import main
 from minicc.data import dolls
+from minicc.evaluation.art import spread
+from minicc.evaluation.detector import contenders
 from minicc.evaluation.detector_art import measures
 from minicc.evaluation.words import best_threshold, clothes_maps, enlarged, places, words_curve
 from minicc.outfit.clothing import ClothingDetector, features
+from minicc.small import small_stable_diffusion
 
 
 def test_a_folder_of_two_parts_gives_figures_for_a_few_labels_and_for_all(sd, tmp_path):
@@ -51,3 +55,21 @@ def test_the_best_threshold_separates_what_can_be_separated():
 def test_words_give_a_curve_beside_the_others(sd):
     images, clothes = torch.zeros(1, 3, 128, 128), torch.ones(1, 128, 128, dtype=torch.bool)
     assert set(words_curve(sd, images, clothes, [1])) == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "expected"), [(10, 3, [0, 3, 6]), (100, 60, None), (4, 9, [0, 1, 2, 3]), (6, 2, [0, 3])]
+)
+def test_what_is_asked_is_spread_over_the_whole_folder(count, n, expected):
+    chosen = spread(range(count), n)
+    assert len(set(chosen)) == len(chosen) == min(n, count)
+    assert chosen == (expected or chosen)
+    assert chosen[-1] >= count - 1 - count // len(chosen)
+
+
+def test_the_baselines_run_in_the_models_type_and_device():
+    """bfloat16 stands for what a machine without a GPU cannot show: models that are not float32 on the CPU."""
+    sd = small_stable_diffusion().to("cpu", torch.bfloat16)
+    images = torch.zeros(1, 3, 32, 32)
+    assert all(m.isfinite().all() for maps in contenders(sd, 50).values() for m in maps(images))
+    assert clothes_maps(sd, images).dtype == torch.float32

@@ -1,6 +1,7 @@
 """The paper's phenomena: how they are measured, on constructed sheets and on runs of two steps."""
 
 import csv
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import Hinted
 from minicc.small import small_controlnet, small_stable_diffusion
+from minicc.training import experiments
 from minicc.training.config import TrainConfig
 from minicc.training.experiments import arms, compare
 from minicc.training.stages import Phase1Stage
@@ -150,3 +152,17 @@ def test_an_experiment_trains_every_arm_and_yields_its_course(tmp_path):
     assert list(courses) == ["zero", "gaussian", "lite"]
     assert [row.step for row in courses["lite"]] == [1, 2]
     assert (tmp_path / "out" / "gaussian" / "sheet-00000002.png").is_file()
+
+
+def test_all_arms_begin_with_the_same_hint_encoder(tmp_path, monkeypatch):
+    """Whatever was drawn before: nothing but the thing compared may differ."""
+    begun = []
+    monkeypatch.setattr(experiments, "train", lambda stage, *_: begun.append(deepcopy(stage.control)))
+    monkeypatch.setattr(experiments, "convergence", lambda out: [])
+    config = TrainConfig(tmp_path / "out", steps=2, batch=2, device="cpu")
+    for name in ("ablation", "drop"):
+        torch.rand(7)
+        list(compare(small_stable_diffusion(), name, config, tmp_path / "cache", dolls=8))
+    first = [control.state_dict()["controlnet_cond_embedding.conv_in.weight"] for control in begun]
+    assert len(first) == 5
+    assert all(torch.equal(first[0], other) for other in first[1:])

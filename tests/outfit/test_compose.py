@@ -179,3 +179,48 @@ def test_an_index_mask_is_painted_where_it_is_not_zero():
 def test_a_negative_feather_is_refused():
     with pytest.raises(PictureError, match="feather=-1"):
         read_mask(Image.new("L", (8, 8), 200), (8, 8), feather=-1)
+
+
+HALF = square((8, 8), (0, 0, 8, 4))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        HALF, HALF.astype(np.uint8), HALF * np.uint8(255), np.where(HALF, 255, 3), HALF * 65535, HALF * 1.0,
+        np.where(HALF, 0.9, 0.1), np.where(HALF, 255.0, 3.0), np.where(HALF, 5, 0),
+    ],
+    ids=["bool", "0-1", "0-255", "as a JPEG", "16 bit", "float", "shares", "float 255", "classes"],
+)  # fmt: skip
+def test_a_mask_as_an_array_is_read_as_the_picture_of_it(mask):
+    assert np.array_equal(read_mask(mask, (8, 8)), HALF)
+
+
+@pytest.mark.parametrize("mask", [np.zeros((8, 8, 3), np.uint8), np.ones(8), np.full((8, 8), "x"), np.zeros((0, 8))])
+def test_an_array_that_is_no_mask_is_refused(mask):
+    with pytest.raises(PictureError, match=r"expected \(height, width\), booleans or grey values"):
+        read_mask(mask, (8, 8))
+
+
+def test_a_mask_of_16_bits_is_painted_where_it_is_half_bright():
+    values = np.where(HALF, 40_000, 200).astype(np.uint16)  # 200 of 65,535 is black
+    assert np.array_equal(read_mask(Image.fromarray(values), (8, 8)), HALF)
+
+
+def test_the_background_is_what_white_joins_to_the_transparent_outside(generator):
+    """By the definition: flooded from pixel to pixel, in eight directions, until nothing is added."""
+    white = torch.rand(24, 30, generator=generator).numpy() < 0.5
+    generated = np.repeat(np.where(white, 255, 200)[..., None], 3, -1).astype(np.uint8)
+    mask = square((30, 24), (4, 3, 28, 22))
+    transparent = np.zeros((24, 30), bool)
+    transparent[:, :6] = True
+    outside = flood = transparent & ~mask
+    while True:
+        padded = np.pad(flood, 1)
+        near = np.any([padded[y : y + 24, x : x + 30] for y in range(3) for x in range(3)], axis=0)
+        flood, before = outside | (near & white & mask) | flood, flood
+        if np.array_equal(flood, before):
+            break
+    found = background(transparent, generated, mask)
+    assert np.array_equal(found, flood)
+    assert outside.sum() < found.sum() < (outside | (white & mask)).sum()

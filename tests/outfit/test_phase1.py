@@ -233,3 +233,9 @@ def test_a_model_that_predicts_v_paints_the_same_as_one_that_predicts_the_same_n
         at = torch.tensor([t])
         x_0 = v.schedule.x_0_from(as_v(x, at, context), x, t)
         assert torch.allclose(x_0, sd.schedule.x_0_from(sd.unet(x, at, context), x, t), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.5])
+def test_an_eta_that_is_none_is_refused(sd, control, eta):
+    with pytest.raises(Error, match=r"expected 0 \(deterministic\) … 1"):
+        phase1.generate(sd, control, picture((32, 32)), square((32, 32), (8, 8, 24, 24)), "a hat", steps=2, eta=eta)

@@ -359,3 +359,14 @@ def test_train_and_run_phase_2_from_the_command_line(sd, control, tmp_path, caps
     assert ControlNet.load(tmp_path / "run" / "controlnet", unet=sd.unet).phase == 2
     assert Image.open(out).size == (128, 128)
     assert Path(tmp_path / "run" / "sheet-00000001.png").exists()
+
+
+def test_the_uncertainty_of_an_outfit_is_that_of_the_character(sd, control, tmp_path, monkeypatch):
+    """And not that of what is half dressed."""
+    asked = []
+    made = phase2.Result(picture((32, 32)), Image.new("L", (32, 32), 255), "", 0)
+    monkeypatch.setattr(phase2, "generate", lambda *_, uncertainty, **__: asked.append(uncertainty) or made)
+    garments = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    options = {"uncertainty": tmp_path / "u.png"}
+    phase2.in_turn(sd, control, picture((32, 32)), garments, ClothingDetector([4], heads=1), 0, **options)
+    assert asked == [tmp_path / "u.png", None]

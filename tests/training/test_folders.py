@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet
 from minicc.training import commands
+from minicc.training.data import Painted
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
@@ -176,3 +178,17 @@ def test_a_decoder_learns_a_folders_style_and_takes_the_models_place(sd, folder,
         asked = ["--sd", str(tmp_path / "sd"), "--prompt", "a doll", "--steps", "2", "--device", "cpu"]
         assert main(["generate", *asked, "--out", str(path), *more]) == 0
     assert pictures[0].read_bytes() != pictures[1].read_bytes()
+
+
+def test_where_a_file_breaks_the_latents_and_the_words_are_those_of_the_picture_in_its_place(tmp_path):
+    root = dolls.export(tmp_path / "own", [dolls.draw(i) for i in range(3)])
+    pictures = PictureFolder(root, 64)
+    numbers = torch.arange(3.0)
+    data = Painted(pictures, numbers.view(3, 1, 1, 1, 1), numbers.view(3, 1, 1), seed=0)
+    broken = pictures.samples[1]
+    Path(broken.image).write_bytes(b"no picture any more")
+    with pytest.warns(UserWarning, match="is skipped"):
+        sample = data[1, 0]
+    assert (sample["name"], sample["latents"].item(), sample["context"].item()) == (pictures.samples[2].name, 2, 2)
+    with pytest.warns(UserWarning, match="is skipped"):
+        assert FolderParts(pictures, seed=0)[1, 0]["name"] == pictures.samples[2].name

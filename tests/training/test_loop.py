@@ -7,12 +7,15 @@ import subprocess
 import sys
 import types
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from minicc.data import dolls
 from minicc.errors import Error
@@ -206,6 +209,31 @@ def test_8_bit_adam_is_taken_from_bitsandbytes_resumes_and_is_missed_with_advice
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+class WideStage(ToyStage):
+    """With two matrices of more than 4,096 numbers, which is where 8-bit Adam begins; below that it keeps float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        wide = nn.Sequential(nn.Linear(8, 640), nn.SiLU(), nn.Linear(640, 8))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for p in wide.parameters():
+                p.copy_(0.1 * torch.randn(p.shape, generator=generator))
+        self.net = wide
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+def test_bitsandbytes_own_8_bit_adam_learns_and_resumes_bit_for_bit(tmp_path):
+    options = {"eight_bit": True, "decay": "constant", "lr": 1e-2}
+    train(WideStage(), Rows(), toy_config(tmp_path / "whole", **options))
+    for steps in (20, 40):
+        train(WideStage(), Rows(), toy_config(tmp_path / "parts", **options, steps=steps))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    state = final(tmp_path / "whole")
+    assert {str(v.dtype) for k, v in state.items() if k.endswith("state1")} == {"torch.uint8", "torch.float32"}
+    assert mean(losses(tmp_path / "whole")[-5:]) < 0.9 * mean(losses(tmp_path / "whole")[:5])
+
+
 def test_validation_sheets_come_every_so_many_steps_and_at_the_end(tmp_path):
     class Shows(ToyStage):
         def sheet(self) -> Image.Image:
@@ -281,6 +309,31 @@ def test_two_processes_train_from_the_command_line_with_a_cold_cache_as_one_does
     )
     assert (one - before).abs().mean() > 20 * (one - two).abs().mean()
     assert not [path for path in tmp_path.rglob("*") if "tmp" in path.name or path.suffix == ".part"]
+
+
+def test_machines_that_see_different_checkpoints_are_told_that_they_must_share_them(tmp_path):
+    """Each process with an --out of its own, as two machines without a common disk would have."""
+    train(ToyStage(), Rows(), toy_config(tmp_path / "0", steps=5))
+    script = (
+        "import os, sys; from pathlib import Path; from tests.training.toy import *;"
+        "train(ToyStage(), Rows(), toy_config(Path(sys.argv[1]) / os.environ['RANK']))"
+    )
+    (tmp_path / "apart.py").write_text(script)
+    done = subprocess.run(
+        [sys.executable, *LAUNCH, str(tmp_path / "apart.py"), str(tmp_path)], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "checkpoints of steps 0 and 5 on different machines: --out must be on a disk of all" in done.stderr
+
+
+def test_a_checkpoint_beyond_the_last_step_is_said_to_be_the_result(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=10, decay="constant"))
+    stage = ToyStage()
+    with pytest.warns(UserWarning, match="holds a checkpoint of step 10, beyond --steps 5: nothing is learned"):
+        assert np.isnan(train(stage, Rows(), toy_config(tmp_path, steps=5, decay="constant")))
+    kept = checkpoint.without_prefix("ema", final(tmp_path))
+    assert all(torch.equal(p, kept[name]) for name, p in stage.net.named_parameters())
 
 
 def test_a_run_that_goes_on_with_another_seed_or_batch_says_so(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from minicc.cli import main
@@ -124,10 +125,12 @@ def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_pa
 
 def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
-    for name in ("step-00000006.77.tmp", ".tmpAbCdEf"):  # ours, and the one that safetensors writes first
+    for name in ("step-00000006.77.tmp", "curves.tmp", ".tmpAbCdEf"):  # the last: what safetensors writes first
         (tmp_path / name).write_bytes(b"half")
+    for name in ("notes.tmp", ".tmp-drafts", "my.tmp.png"):  # the user's own
+        (tmp_path / name).write_bytes(b"whole")
     train(ToyStage(), Rows(), toy_config(tmp_path, steps=10))
-    assert not [p for p in tmp_path.iterdir() if "tmp" in p.name]
+    assert {p.name for p in tmp_path.iterdir() if "tmp" in p.name} == {"notes.tmp", ".tmp-drafts", "my.tmp.png"}
     assert checkpoint.latest(tmp_path)[0] == 10
 
 
@@ -162,11 +165,12 @@ def test_a_run_of_another_optimizer_is_not_resumed(tmp_path):
         train(ToyStage(), Rows(), toy_config(tmp_path, steps=10, optimizer="muon"))
 
 
-def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [lambda words: OSError(28, words), SafetensorError], ids=["os", "safetensors"])
+def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, monkeypatch, kind):
     checkpoint.save(tmp_path, 1, {"x": torch.ones(3)}, {})
 
     def full(*_args: object, **_options: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(Error, match="No space left on device"):
@@ -174,6 +178,21 @@ def test_a_disk_that_is_full_says_so_and_leaves_the_last_checkpoint(tmp_path, mo
     step, tensors, _ = checkpoint.latest(tmp_path)
     assert step == 1
     assert torch.equal(tensors["x"], torch.ones(3))
+
+
+def test_a_disk_with_no_room_for_another_checkpoint_stops_the_run_and_keeps_the_one_before(tmp_path):
+    """The operating system's own limit on a file's size, in the place of a disk that fills up."""
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"))
+    limit = checkpoint.checkpoints(tmp_path / "whole")[-1].stat().st_size - 100
+    script = f"import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);\
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); from pathlib import Path;\
+from tests.training.toy import *; train(ToyStage(), Rows(), toy_config(Path(sys.argv[1])))"
+    train(ToyStage(), Rows(), toy_config(tmp_path / "full", steps=5, decay="constant"))
+    words = [sys.executable, "-c", script, str(tmp_path / "full")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert re.search(r"Error: .*could not be written \(.*\): free disk space or choose another --out", done.stderr)
+    assert [p.name for p in checkpoint.checkpoints(tmp_path / "full")] == ["step-00000005.safetensors"]
+    assert not [p for p in (tmp_path / "full").iterdir() if "tmp" in p.name]
 
 
 def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
@@ -356,9 +375,10 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_before_it_reaches_the_wei
     assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoint(tmp_path):
-    with pytest.raises(Error, match=r"loss is nan at step \d+; batch: .*row 3.*step-\d+\.safetensors") as stopped:
-        train(ToyStage(), Rows(200, broken=3), toy_config(tmp_path, steps=200, save_every=1))
+@pytest.mark.parametrize(("broken", "number"), [(math.nan, "nan"), (1e30, "inf")])
+def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoint(tmp_path, broken, number):
+    with pytest.raises(Error, match=rf"loss is {number} at step \d+; batch: .*row 3.*step-\d+\.safetensors") as stopped:
+        train(ToyStage(), Rows(200, broken=3, number=broken), toy_config(tmp_path, steps=200, save_every=1))
     assert math.isfinite(losses(tmp_path)[-1] if losses(tmp_path) else 0.0)
     assert "Lower the learning rate" in str(stopped.value)
 

@@ -5,13 +5,16 @@ import math
 import re
 import shutil
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import minicc
 from minicc.cli import main
@@ -27,6 +30,7 @@ from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
 from minicc.training import commands, phase2_stage
 from minicc.training.cache import digest_of, kept
+from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
 from minicc.training.draws import Draws
@@ -37,6 +41,7 @@ from minicc.training.tiny import VAE_CONFIG
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
 from tests.training.runs import assert_same_run, losses
+from tests.training.toy import Rows, ToyStage
 
 N = 12
 
@@ -595,7 +600,9 @@ def test_what_a_run_will_need_and_what_is_free_is_said_first(runs, tmp_path, cap
     options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
     assert main(["train", "reader", *options, "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert re.search(r"^needs about \d+\.\d GB \(weights 0\.01, .*\); \d+\.\d GB are free$", "\n".join(said), re.M)
+    assert re.search(
+        r"^needs about \d+\.\d GB \(weights 0\.01, .*\); \d+\.\d GB are free for it$", "\n".join(said), re.M
+    )
 
 
 def test_options_are_all_there_for_every_stage():
@@ -604,3 +611,17 @@ def test_options_are_all_there_for_every_stage():
     a = parser().parse_args(["train", "base", "--out", "x"])
     assert isinstance(a, Namespace)
     assert a.sd is None
+
+
+def test_weights_that_lie_on_the_device_already_count_as_free(monkeypatch, tmp_path, capsys):
+    class Large(ToyStage):
+        """Of 2 GB, which its own matrix has only by name."""
+
+        def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+            yield SimpleNamespace(nbytes=2 * 2**30, device=torch.device("cpu"))  # type: ignore[misc]
+            yield SimpleNamespace(nbytes=2**40, device=torch.device("cuda"))  # type: ignore[misc]
+
+    monkeypatch.setattr(commands, "available", lambda device: 3 * 2**30)
+    monkeypatch.setattr(commands, "estimate", lambda *_, **__: "needs something")
+    commands.announce(Large(), Rows(), TrainConfig(tmp_path, steps=1, batch=1, device="cpu"))
+    assert capsys.readouterr().out == "needs something; 5.0 GB are free for it\n"

@@ -1,5 +1,6 @@
 """A stage so small that a thousand steps take a second; as a script, a run that a test can kill."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class ToyStage(Stage):
 class Rows(Dataset):
     """Rows of numbers, slightly changed at every visit, as augmentation does."""
 
-    def __init__(self, length: int = 37, broken: int | None = None):
-        self.length, self.broken = length, broken
+    def __init__(self, length: int = 37, broken: int | None = None, number: float = math.nan):
+        """broken: the row that holds nothing but `number`."""
+        self.length, self.broken, self.number = length, broken, number
 
     def __len__(self) -> int:
         return self.length
@@ -47,7 +49,7 @@ class Rows(Dataset):
         index, position = key
         x = rng(9, index).standard_normal(8) + 0.1 * rng(8, position).standard_normal(8)
         x = torch.from_numpy(x).float()
-        return {"x": x * torch.nan if index == self.broken else x, "name": f"row {index}"}
+        return {"x": torch.full_like(x, self.number) if index == self.broken else x, "name": f"row {index}"}
 
 
 def toy_config(out: Path, **changes: Any) -> TrainConfig:
