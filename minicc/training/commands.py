@@ -17,12 +17,12 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
-from minicc.outfit.clothing import ClothingDetector, features
+from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import SHIPPED, StableDiffusion, load
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
-from minicc.training.detector_stage import FLATS, DetectorStage, Parts
+from minicc.training.detector_stage import FLATS, DetectorStage, Parts, in_places
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
 from minicc.training.draws import Order
 from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
@@ -309,7 +309,8 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         detector = ClothingDetector.load(a.detector)
         detector.heads.requires_grad_(True)
     else:
-        maps = features(sd, torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))]))
+        images = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
+        maps, _ = in_places(looking(sd), images, config.seed)
         detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
         detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data, shown=first_of(held_out or data))

@@ -179,10 +179,7 @@ def fit(
 
     maps: pictures → feature maps; images: (N, 3, H, W) in [-1, 1]; index: (N, H, W) of CLASSES.
     """
-    points = max(16, min(POINTS, ALL_POINTS // len(images)))
-    where = centres(Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2), index.shape[-2:])
-    parts = zip(images.split(8), where.split(8), strict=True)
-    known = [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)]
+    known, where = in_places(maps, images, seed)
     labels = at(index[:, None].float(), where, "nearest")[:, 0].long()  # (N, points, 1)
     detector = seeded(lambda: ClothingDetector([m.shape[1] for m in known]), seed)
     detector.measure(known)
@@ -194,6 +191,17 @@ def fit(
         optimizer.step()
         optimizer.zero_grad()
     return detector.eval().requires_grad_(False)
+
+
+def in_places(maps: Callable[[Tensor], list[Tensor]], images: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
+    """Maps of pictures (N, 3, H, W) at some pixels of each, (N, C, points, 1), and these, (N, points, 1, 2) in [-1, 1].
+
+    Eight pictures at a time: the maps of all of them would not fit into memory.
+    """
+    points = max(16, min(POINTS, ALL_POINTS // len(images)))
+    where = centres(Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2), images.shape[-2:])
+    parts = zip(images.split(8), where.split(8), strict=True)
+    return [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)], where
 
 
 def centres(u: Tensor, size: Sequence[int]) -> Tensor:

@@ -60,15 +60,12 @@ class FolderParts(Dataset):
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, position = key
-        sample, shown = self.pictures.samples[index], None
         mirror, which, one = rng(self.seed, position, 3).random(3)
-        if which < self.flats:
-            chosen = self.single[int(one * len(self.single))]
-            shown = self.garment(chosen)
-            sample = chosen if shown else sample
-        if shown is None:
-            number, shown = self.pictures.first(index, self.character)
-            sample = self.pictures.samples[number]
+        sample = self.single[int(one * len(self.single))] if which < self.flats else None
+        shown = self.garment(sample) if sample else None
+        if sample is None or shown is None:
+            index, shown = self.pictures.first(index, self.character)
+            sample = self.pictures.samples[index]
         image, parts = shown
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
