@@ -64,8 +64,8 @@ class FolderParts(Dataset):
         sample = self.single[int(one * len(self.single))] if which < self.flats else None
         shown = self.garment(sample) if sample else None
         if sample is None or shown is None:
-            index, shown = self.pictures.first(index, self.character)
-            sample = self.pictures.samples[index]
+            index, read = self.pictures.first(index, self.character)
+            sample, shown = self.pictures.samples[index], read
         image, parts = shown
         if mirror < 0.5:
             image, parts = image.flip(-1), parts.flip(-1)
