@@ -154,7 +154,7 @@ def outputs(a: argparse.Namespace) -> list[Path]:
 
 def unsure_at(a: argparse.Namespace) -> Path:
     """Where to show how unsure the detector was: as --uncertainty says, or, if nothing is found, beside the result."""
-    return a.uncertainty or a.out.with_stem(f"{a.out.stem}-uncertainty")
+    return a.uncertainty or (a.out.with_stem(f"{a.out.stem}-uncertainty") if a.out.name else a.out)
 
 
 def write_results(
@@ -186,6 +186,8 @@ def run_detect(a: argparse.Namespace) -> None:
     from minicc.outfit.clothing import ClothingDetector
     from minicc.outfit.detect import detect
 
+    if a.parts and (a.classes or a.grow):
+        raise Error("--parts are all classes as they are seen: leave out --classes and --grow")
     check_writable(a.out, unsure_at(a), inputs=[a.character])
     image, detector = open_picture(a.character), ClothingDetector.load(a.detector)
     with doubts_shown(unsure_at(a)):

@@ -283,7 +283,9 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
         ("evaluate detector --labels 5 0", "1 labelled picture or more"),
         ("detect --character m-uncertainty.png --out m.png", "would be overwritten: it is also an input"),
         ("phase2 --character m-uncertainty.png --garment g.png --out m.png", "would be overwritten"),
-        ("detect --character c.png --out m.png --parts --classes top", "leave out classes and grow, or parts"),
+        ("detect --character c.png --out m.png --parts --classes top", "leave out --classes and --grow"),
+        ("detect --character c.png --out .", "no suffix"),
+        ("phase2 --character c.png --garment g.png --out .", "no suffix"),
     ],
 )
 def test_what_cannot_work_is_one_clear_line_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, words):

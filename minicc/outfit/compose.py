@@ -19,8 +19,8 @@ def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: in
 
     An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), a palette (index) mask by
     index > 0, others by brightness; an array (H, W) of booleans is the mask, one of numbers is read as a grey picture
-    of these, or of class numbers if none is above 15. Raises PictureError for another size than the picture's, or if
-    nothing is painted.
+    of these, or of class numbers if they are integers up to 15. Raises PictureError for another size than the
+    picture's, or if nothing is painted.
     """
     painted = brightness(mask) if isinstance(mask, Image.Image) else painted_in(np.asarray(mask))
     height, width = painted.shape
@@ -53,6 +53,7 @@ def brightness(mask: Image.Image) -> np.ndarray:
     """(H, W) bool from a mask picture of any mode."""
     if mask.mode == "P":
         return np.asarray(mask) > 0
+    mask.load()  # until then a picture of 48 bits a pixel, which Pillow reads as 24, says that it is wide
     values = np.asarray(to_8_bit(mask) if is_wide(mask) else mask.convert("L"))
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))

@@ -86,13 +86,12 @@ def detect(
     sd: StableDiffusion, detector: ClothingDetector, image: Image.Image, out: Path, classes: Sequence[str] = (),
     grow: int = 0, parts: bool = False, uncertainty: Path | None = None,
 ) -> Path:  # fmt: skip
-    """Find the clothes and write the mask to `out`: white on black; with `parts` a palette picture of all classes.
+    """Find the clothes and write the mask to `out`: white on black; with `parts` a palette picture of all classes, as
+    they are seen.
 
     uncertainty: where to write how sure the heads are, white where not; it is written even if nothing is found. Raises
     PictureError where nothing can be written, and for a format that would change pixels.
     """
-    if parts and (classes or grow):
-        raise PictureError("parts are all classes as they are seen: leave out classes and grow, or parts")
     if parts and out.suffix.lower() == ".webp":
         raise PictureError(f"{out}: WebP knows no palette, whose numbers are the classes; write .png or .tif")
     found = detector.find(sd, image)

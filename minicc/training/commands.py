@@ -310,7 +310,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         detector.heads.requires_grad_(True)
     else:
         images = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
-        maps, _ = in_places(looking(sd), images, config.seed)
+        maps, _ = in_places(looking(sd), images, config.seed, "nearest")  # as they are, not as enlarged
         detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
         detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data, shown=first_of(held_out or data))
@@ -331,5 +331,5 @@ def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:
     options = {"ema": config.ema > 0, "eight_bit": config.eight_bit, "half": config.precision != "no"}
     device = torch.device("cuda" if torch.cuda.is_available() and config.device != "cpu" else "cpu")
     need = estimate(stage, default_collate([data[key] for key in keys]), **options)
-    there = sum(p.nbytes for p in stage.parameters() if p.device.type in (device.type, "mps"))  # counted in need
+    there = sum(p.nbytes for p in stage.parameters() if p.device.type != "cpu")  # on the GPU already, and in `need`
     print(f"{need}; {(available(device) + there) / 2**30:.1f} GB are free for it", flush=True)

@@ -193,7 +193,9 @@ def fit(
     return detector.eval().requires_grad_(False)
 
 
-def in_places(maps: Callable[[Tensor], list[Tensor]], images: Tensor, seed: int) -> tuple[list[Tensor], Tensor]:
+def in_places(
+    maps: Callable[[Tensor], list[Tensor]], images: Tensor, seed: int, mode: str = "bilinear"
+) -> tuple[list[Tensor], Tensor]:
     """Maps of pictures (N, 3, H, W) at some pixels of each, (N, C, points, 1), and these, (N, points, 1, 2) in [-1, 1].
 
     Eight pictures at a time: the maps of all of them would not fit into memory.
@@ -201,7 +203,7 @@ def in_places(maps: Callable[[Tensor], list[Tensor]], images: Tensor, seed: int)
     points = max(16, min(POINTS, ALL_POINTS // len(images)))
     where = centres(Draws.at(seed, 0).rand(2 * points * len(images)).view(len(images), points, 1, 2), images.shape[-2:])
     parts = zip(images.split(8), where.split(8), strict=True)
-    return [torch.cat(c) for c in zip(*([at(m, w) for m in maps(x)] for x, w in parts), strict=True)], where
+    return [torch.cat(c) for c in zip(*([at(m, w, mode) for m in maps(x)] for x, w in parts), strict=True)], where
 
 
 def centres(u: Tensor, size: Sequence[int]) -> Tensor:

@@ -38,7 +38,7 @@ class FolderPictures(Dataset):
         garment = lone_garment(self.pictures.samples[index], self.pictures.size) if which < self.flats else None
         if garment is None:
             sample: dict[str, Any] = self.pictures[index]
-            image, clothes = sample["image"], sample["mask"] > 0
+            index, image, clothes = sample["number"], sample["image"], sample["mask"] > 0
         else:
             image, clothes = garment, (garment < 1).any(0, keepdim=True)
         if mirror < 0.5:

@@ -61,6 +61,7 @@ def test_the_example_encodes_picture_and_text_in_every_step_and_ours_in_none(sd,
     monkeypatch.setattr(bench, "compare", lambda what, mine, example, *_: sides.extend([mine, example]))
     bench.training_row(sd, batch=1, rounds=1)
     monkeypatch.setattr(sd, "encode_text", lambda texts: encoded.update(["text"]) or encode_text(texts))
+    monkeypatch.setattr(sd.vae, "encode", lambda x: encoded.update(["picture"]))
     sides[0]()
     assert not encoded
     for _ in range(2):
@@ -68,13 +69,14 @@ def test_the_example_encodes_picture_and_text_in_every_step_and_ours_in_none(sd,
     assert encoded == {"picture": 2, "text": 2}
 
 
-def test_the_sides_of_a_training_step_predict_the_same_or_are_not_compared(sd, monkeypatch):
+@pytest.mark.parametrize("broken", ["UNet2DConditionModel", "ControlNetModel"])
+def test_the_sides_of_a_training_step_predict_the_same_or_are_not_compared(sd, monkeypatch, broken):
     mirror = bench.mirror
 
     def other(model, kind, config):
         theirs = mirror(model, kind, config)
-        if kind.startswith("UNet"):
-            theirs.conv_out.bias.data += 10
+        if kind == broken:
+            theirs.conv_in.bias.data = theirs.conv_in.bias.data + 10  # a tensor of its own: they share theirs with ours
         return theirs
 
     monkeypatch.setattr(bench, "mirror", other)

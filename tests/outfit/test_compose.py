@@ -1,5 +1,8 @@
 """Masks and pastes: outside the declared mask, nothing changes."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -205,6 +208,15 @@ def test_an_array_that_is_no_mask_is_refused(mask):
 def test_a_mask_of_16_bits_is_painted_where_it_is_half_bright():
     values = np.where(HALF, 40_000, 200).astype(np.uint16)  # 200 of 65,535 is black
     assert np.array_equal(read_mask(Image.fromarray(values), (8, 8)), HALF)
+
+
+def test_a_file_of_48_bits_a_pixel_is_read_before_anything_else(tmp_path):
+    values = np.where(HALF, 40_000, 200).astype(">u2")
+    rows = b"".join(b"\0" + np.repeat(row[:, None], 3, 1).tobytes() for row in values)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks]
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    assert np.array_equal(read_mask(Image.open(tmp_path / "mask.png"), (8, 8)), HALF)
 
 
 def test_the_background_is_what_white_joins_to_the_transparent_outside(generator):

@@ -192,3 +192,5 @@ def test_where_a_file_breaks_the_latents_and_the_words_are_those_of_the_picture_
     assert (sample["name"], sample["latents"].item(), sample["context"].item()) == (pictures.samples[2].name, 2, 2)
     with pytest.warns(UserWarning, match="is skipped"):
         assert FolderParts(pictures, seed=0)[1, 0]["name"] == pictures.samples[2].name
+    with pytest.warns(UserWarning, match="is skipped"):
+        assert FolderPictures(pictures, seed=0, flats=0)[1, 0]["name"] == pictures.samples[2].name

@@ -188,7 +188,7 @@ def test_a_disk_with_no_room_for_another_checkpoint_stops_the_run_and_keeps_the_
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); from pathlib import Path;\
 from tests.training.toy import *; train(ToyStage(), Rows(), toy_config(Path(sys.argv[1])))"
     train(ToyStage(), Rows(), toy_config(tmp_path / "full", steps=5, decay="constant"))
-    words = [sys.executable, "-c", script, str(tmp_path / "full")]
+    words = [sys.executable, "-B", "-c", script, str(tmp_path / "full")]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
     assert re.search(r"Error: .*could not be written \(.*\): free disk space or choose another --out", done.stderr)
     assert [p.name for p in checkpoint.checkpoints(tmp_path / "full")] == ["step-00000005.safetensors"]

@@ -613,13 +613,13 @@ def test_options_are_all_there_for_every_stage():
     assert a.sd is None
 
 
-def test_weights_that_lie_on_the_device_already_count_as_free(monkeypatch, tmp_path, capsys):
+def test_weights_that_lie_on_the_gpu_already_count_as_free(monkeypatch, tmp_path, capsys):
     class Large(ToyStage):
-        """Of 2 GB, which its own matrix has only by name."""
+        """Of 2 GB on a GPU, and more on the CPU, where the system counts what is mapped as free itself."""
 
         def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-            yield SimpleNamespace(nbytes=2 * 2**30, device=torch.device("cpu"))  # type: ignore[misc]
-            yield SimpleNamespace(nbytes=2**40, device=torch.device("cuda"))  # type: ignore[misc]
+            yield SimpleNamespace(nbytes=2 * 2**30, device=torch.device("cuda"))  # type: ignore[misc]
+            yield SimpleNamespace(nbytes=2**40, device=torch.device("cpu"))  # type: ignore[misc]
 
     monkeypatch.setattr(commands, "available", lambda device: 3 * 2**30)
     monkeypatch.setattr(commands, "estimate", lambda *_, **__: "needs something")
