@@ -191,6 +191,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     ]:  # fmt: skip
         p.add_argument(f"--{name}", type=kind, default=value, help=f"[{value}]")
     add_recipe(p)
+    p.set_defaults(ema=None)  # the stage's
     add_objective(p)
     p.add_argument("--compile", action="store_true", help="torch.compile: minutes at the start, then faster steps")
     p.add_argument(
@@ -240,7 +241,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
 def add_dolls(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sheet", type=Path, help="write a contact sheet")
     p.add_argument("--folder", type=Path, help="write a folder to train on")
-    p.add_argument("--layout", default="imagefolder", help="of the folder: pairs (two outfits each), layers, viton")
+    p.add_argument("--layout", default="imagefolder", help="of the folder: pairs (each in two outfits), layers, viton")
     p.add_argument("--split", default="train", help="train, val or test: no two share a doll [train]")
     p.add_argument("-n", type=int, default=48, help="how many [48]")
     p.add_argument("--size", type=int, default=128)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from minicc.data.files import SUFFIXES
 from minicc.data.folder import PictureFolder, read_folder, resize, square
-from minicc.data.pictures import FORMATS
+from minicc.data.pictures import FORMATS, open_mask
 from minicc.data.samples import clothes, image_of, index_of
 from minicc.errors import PictureError
 from minicc.outfit.compose import grow
@@ -130,7 +130,7 @@ def test_every_kind_of_bad_picture_is_named_and_none_stops_the_others(tmp_path: 
     put_rows(root, [{"file_name": name, "mask_file_name": "mask.png", "text": "x"} for name in names])
     samples, report = read_folder(root)
     used = {s.name for s in samples}
-    assert used == {"good.png", "cmyk.jpg", "palette.png", "wide.png", "moving.gif"}
+    assert used == {"good.png", "good.png (metadata.jsonl:15)", "cmyk.jpg", "palette.png", "wide.png", "moving.gif"}
     for i, (name, word) in enumerate(expected.items(), 2):
         said = report.notes[name] if name in used else report.dropped.get(name) or report.dropped[f"metadata.jsonl:{i}"]
         assert word in said, name
@@ -583,3 +583,76 @@ def test_no_clothes_peep_out_beside_the_mask_after_scaling_down():
     _, mask = resize(Image.new("RGB", (64, 64)), layer, 16)
     assert mask[7, 1:15].all()
     assert mask.sum() <= 15
+
+
+def test_what_lies_beside_the_data_set_is_named(tmp_path: Path):
+    put_rows(tmp_path / "train", [image_row(tmp_path / "train", "a")])
+    put(tmp_path / "b.png", character())
+    put(tmp_path / "more" / "c.png", character())
+    samples, report = read_folder(tmp_path)
+    assert [s.name for s in samples] == ["a.png"]
+    assert set(report.notes) == {"b.png", "more/c.png"}
+    assert set(report.notes.values()) == {"beside the data set train/: not used"}
+
+
+def test_pictures_in_hidden_folders_are_none(tmp_path: Path):
+    put_rows(tmp_path, [image_row(tmp_path, "a")])
+    put(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.png", character())
+    assert not read_folder(tmp_path)[1]
+
+
+def test_a_table_whose_text_has_commas_without_quotes_is_named_and_not_cut(tmp_path: Path):
+    image_row(tmp_path, "a")
+    rows = ["file_name,mask_file_name,text", "a.png,a_mask.png,a red hoodie, blue jeans", 'a.png,a_mask.png,"a, b"']
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    samples, report = read_folder(tmp_path)
+    assert [s.caption for s in samples] == ["a, b"]
+    assert report.dropped == {"metadata.csv:2": "more cells than columns; put text with commas in quotes"}
+
+
+def test_two_rows_of_one_picture_are_two_samples(tmp_path: Path):
+    """And what one lacks is not held against the other."""
+    row = image_row(tmp_path, "a")
+    put_rows(tmp_path, [row, row | {"text": ""}])
+    samples, report = read_folder(tmp_path, needs=("caption",))
+    assert [s.name for s in samples] == ["a.png"]
+    assert set(report.dropped) == {"a.png (metadata.jsonl:2)"}
+
+
+def test_a_target_of_another_size_is_not_used_and_named(tmp_path: Path):
+    put(tmp_path / "b.png", character().resize((10, 10)))
+    put(tmp_path / "b_mask.png", index_mask().resize((10, 10)))
+    extras = {"target_file_name": "b.png", "target_mask_file_name": "b_mask.png"}
+    (sample,), report = read_folder(put_rows(tmp_path, [image_row(tmp_path, "a", **extras)]))
+    assert (sample.target, sample.target_mask) == (None, None)
+    assert "b.png is 10×10, the picture 24×24: same size, please" in report.notes["a.png"]
+
+
+def test_layers_are_recognised_past_a_character_of_one_layer_and_strange_names_are_noted(tmp_path: Path):
+    sheet = Image.new("RGBA", (24, 24))
+    sheet.paste("red", (4, 4, 20, 20))
+    put(tmp_path / "ann" / "1_body.png", sheet)
+    for name in ("0_background", "1_body", "2_red sweatshirt", "3_widget"):
+        put(tmp_path / "bea" / f"{name}.png", sheet)
+    samples, report = read_folder(tmp_path)
+    assert report.layout == "layers"
+    assert [s.caption for s in samples] == ["", "red sweatshirt"]
+    assert "not taken for clothes: 3_widget.png" in report.notes["bea"]
+    assert "background" not in report.notes["bea"]
+
+
+def test_a_strip_is_made_smaller_before_it_is_made_a_square():
+    layer = np.zeros((6000, 20), bool)
+    layer[3000:] = True
+    image, square_layer = square(Image.new("RGB", (20, 6000), "white"), layer)
+    assert image.size == (4096, 4096)
+    assert 0 < square_layer.sum() < 20 * 4096
+    assert not square_layer[:2000].any()
+    assert square_layer[2100:].any()
+
+
+def test_an_index_mask_whose_class_0_is_transparent_keeps_its_classes(tmp_path: Path):
+    mask = index_mask(2)
+    mask.info["transparency"] = 0
+    put(tmp_path / "m.png", mask, transparency=0)
+    assert set(np.unique(np.asarray(open_mask(tmp_path / "m.png")))) == {0, 2}

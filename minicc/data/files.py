@@ -23,7 +23,13 @@ def pictures_in(folder: Path) -> list[Path]:
 
 def pictures_below(folder: Path) -> list[Path]:
     """In the folder and all its sub-folders."""
-    return sorted(filter(is_picture_name, folder.rglob("*")), key=natural)
+    found = [path for path in folder.rglob("*") if not hidden(path.relative_to(folder))]
+    return sorted(filter(is_picture_name, found), key=natural)
+
+
+def hidden(path: Path) -> bool:
+    """Whether it lies in a hidden folder, as .ipynb_checkpoints is one."""
+    return any(part.startswith(".") for part in path.parts[:-1])
 
 
 def nested(folder: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from minicc.data.files import pictures_below
 from minicc.data.ground import plain_ground
 from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
@@ -20,6 +21,7 @@ from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
 
 Read = TypeVar("Read")
+WIDEST = 4096  # pixels: of what a picture that is no square is padded to
 
 
 def read_folder(
@@ -39,6 +41,8 @@ def read_folder(
     report = Report(layout)
     samples = list(READERS[layout][1](root, report))
     note_unread(root, layout, report)
+    for stray in (path for path in pictures_below(Path(path)) if not path.is_relative_to(root)):
+        report.note(stray.relative_to(path).as_posix(), f"beside the data set {root.name}/: not used")
     if check:
         samples = [sample for sample in (checked(sample, report) for sample in samples) if sample is not None]
     for sample in samples:
@@ -136,6 +140,7 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
 
     The crop is about the clothes; where they are longer than the shorter side, the edge is repeated instead.
     """
+    image, layer = within(WIDEST, image, layer) if image.width != image.height else (image, layer)
     width, height = image.size
     if width == height:
         return image, layer
@@ -151,6 +156,16 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
     if ground is not None:
         padded[~inside] = ground
     return Image.fromarray(padded), np.pad(layer, pads)
+
+
+def within(side: int, image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+    """Both made smaller, if a side is longer than this: a strip's square would not fit into memory."""
+    share = side / max(image.size)
+    if share >= 1:
+        return image, layer
+    size = (max(1, round(share * image.width)), max(1, round(share * image.height)))
+    smaller = Image.fromarray(layer.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
+    return image.resize(size, Image.Resampling.LANCZOS), np.asarray(smaller).astype(layer.dtype)
 
 
 def crop_start(layer: np.ndarray, width: int, height: int) -> int | None:

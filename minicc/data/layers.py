@@ -15,12 +15,14 @@ GARMENTS = {  # words in a layer's name → what it is; the first that fits
     "accessory": "accessory hat cap helmet scarf glove gloves glasses belt cape cloak bag necklace tie bow ribbon "
     "armband",
     "shoes": "shoe shoes boot boots sandal sandals sneaker sneakers sock socks stocking stockings",
-    "dress": "dress gown robe kimono overalls onepiece jumpsuit",
-    "bottom": "pants trousers jeans shorts skirt leggings bottom",
-    "top": "top shirt tshirt blouse sweater hoodie jacket coat vest cardigan jersey armour armor blazer tunic",
+    "dress": "dress gown robe kimono overalls onepiece jumpsuit suit uniform outfit clothes",
+    "bottom": "pants trousers jeans shorts skirt leggings tights bottom",
+    "top": "top shirt tshirt blouse sweater sweatshirt pullover hoodie jacket coat vest cardigan jersey armour armor "
+    "blazer tunic",
     "hair": "hair bangs fringe ponytail",
     "skin": "body skin head face base arm arms hand hands leg legs",
 }
+GROUND = {"background", "bg", "ground", "scene", "shadow", "outline", "outlines", "lineart", "effects"}  # no clothes
 
 
 def read_layers(root: Path, report: Report) -> Iterator[Sample]:
@@ -32,6 +34,10 @@ def read_layers(root: Path, report: Report) -> Iterator[Sample]:
         if not files:
             report.drop(folder.name, "no pictures in this sub-folder")
             continue
+        for path in files:
+            if not class_of(path.stem) and not words_in(path.stem) & GROUND:
+                doubt = "a layer with no known word in its name: not taken for clothes"
+                report.note(folder.name, doubt, f": {path.name}")
         try:
             yield character(root, folder.name, files)
         except PictureError as error:
@@ -53,8 +59,12 @@ def character(root: Path, name: str, files: list[Path]) -> Sample:
 
 def class_of(stem: str) -> int:
     """What a layer shows, by a word in its name; 0 if none is known."""
-    found = set(re.findall(r"[a-z]+", stem.lower()))
+    found = words_in(stem)
     return next((CLASSES.index(name) for name, listed in GARMENTS.items() if found & set(listed.split())), 0)
+
+
+def words_in(stem: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", stem.lower()))
 
 
 def readable_name(stem: str) -> str:
@@ -63,9 +73,9 @@ def readable_name(stem: str) -> str:
 
 
 def looks_like_layers(root: Path) -> bool:
-    """Sub-folders with pictures, at least two in the first; all of them but the lowest can be transparent."""
-    first = next((files for files in map(pictures_in, subfolders(root)) if files), [])
-    return len(first) > 1 and all(has_transparency(path) for path in first[1:])
+    """A sub-folder with two pictures or more, the first such; all of these but the lowest can be transparent."""
+    first = next((files for files in map(pictures_in, subfolders(root)) if len(files) > 1), [])
+    return bool(first) and all(has_transparency(path) for path in first[1:])
 
 
 def has_transparency(path: Path) -> bool:

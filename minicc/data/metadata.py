@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,13 @@ def has_metadata(root: Path) -> bool:
 
 def read_metadata(root: Path, report: Report) -> Iterator[Sample]:
     """Rows of metadata.jsonl or metadata.csv; pictures that no row names are noted."""
-    named: set[str] = set()
+    named, names = set[str](), set[str]()
     for where, row in rows_of(root, report):
         make = from_pair if "person_a" in row else from_image_row
         try:
-            yield from make(root, where, row, report)
+            for sample in make(root, where, row, report):
+                yield replace(sample, name=f"{sample.name} ({where})") if sample.name in names else sample
+                names.add(sample.name)
         except PictureError as error:
             report.drop(where, error)
         named |= {normpath(root / value) for value in row.values() if isinstance(value, str)}
@@ -72,7 +75,10 @@ def csv_rows(name: str, text: str, report: Report) -> Iterator[tuple[str, Row]]:
     reader = csv.DictReader(text.splitlines(keepends=True))
     try:
         for row in reader:
-            yield f"{name}:{reader.line_num}", dict(row)
+            if None in row:
+                report.drop(f"{name}:{reader.line_num}", "more cells than columns; put text with commas in quotes")
+            else:
+                yield f"{name}:{reader.line_num}", dict(row)
     except csv.Error as error:
         report.drop(f"{name}:{reader.line_num}", f"not CSV from here on ({error}); save the table anew")
 

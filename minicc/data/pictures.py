@@ -41,11 +41,11 @@ def open_mask(path: str | Path) -> Image.Image:
     """
     with named(Path(path)):
         image, notes = decode(Path(path))
-        if has_alpha(image):
+        if has_alpha(image) and not clear_is_zero(image):
             return finish(image.convert("RGBA"), notes)
         if image.mode != "P":
             return finish(*grey_or_index(image, notes))
-        notes = [note for note in notes if note != PALETTE]  # of a mask it is expected
+        notes = [note for note in notes if not note.startswith(PALETTE)]  # of a mask it is expected
         return finish(image.convert("L") if white_is_zero(image) else image, notes)
 
 
@@ -148,6 +148,12 @@ def white_is_zero(image: Image.Image) -> bool:
     """A black and white mask that a program saved as a palette with white first: its indices are no classes."""
     colours = {image.getpalette()[3 * i] for i in np.unique(np.asarray(image))}  # type: ignore[index]
     return image.getpalette()[:3] == [255, 255, 255] and colours <= {0, 255}  # type: ignore[index]
+
+
+def clear_is_zero(image: Image.Image) -> bool:
+    """An index mask whose class 0, and no other, is transparent."""
+    clear = image.info.get("transparency")
+    return image.mode == "P" and clear in (0, b"\0")
 
 
 def grey_or_index(image: Image.Image, notes: list[str]) -> tuple[Image.Image, list[str]]:

@@ -104,18 +104,24 @@ def checked(sample: Sample, report: Report) -> Sample | None:
         return None
     for note in notes:
         report.note(sample.name, note)
-    damaged = [key for key in EXTRAS if not usable(sample, key, report)]
+    damaged = [key for key in EXTRAS if not usable(sample, key, image.size, report)]
     return replace(sample, **dict.fromkeys(damaged))  # type: ignore[arg-type]
 
 
 EXTRAS = ("garment", "target", "target_mask")  # fields of a sample that only phase 2 needs
 
 
-def usable(sample: Sample, key: str, report: Report) -> bool:
-    """Whether a garment's or target's file opens, if there is one; a note if not, or if it was converted."""
+def usable(sample: Sample, key: str, size: tuple[int, int], report: Report) -> bool:
+    """Whether a garment's or target's file opens, if there is one, and a target's has the size of the character; a note
+    if not, or if it was converted.
+    """
     path: Path | None = getattr(sample, key)
     try:
-        notes = (open_mask if key == "target_mask" else open_picture)(path).info["notes"] if path else []
+        found = (open_mask if key == "target_mask" else open_picture)(path) if path else None
+        notes = found.info["notes"] if found else []
+        if found and key != "garment" and found.size != size:
+            sizes = f"{found.width}×{found.height}, the picture {size[0]}×{size[1]}"
+            raise PictureError(f"{path.name} is {sizes}: same size, please")  # type: ignore[union-attr]
     except PictureError as error:
         report.note(sample.name, f"used without its {key}", f": {error}")
         return False

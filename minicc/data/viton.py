@@ -27,7 +27,9 @@ def read_viton(root: Path, report: Report) -> Iterator[Sample]:
         raise PictureError(f"{root}: {wanted}: without one of them nothing says where the clothes are")
     if folder == AGNOSTIC:
         report.note(f"{AGNOSTIC}/", f"used for want of {PARSES[0]}/: it is wider than the clothes, arms are in it")
+    used = set()
     for where, image, cloth in viton_pairs(root, report):
+        used.add(cloth)
         try:
             person = inside(root / "image", image)
             yield Sample(
@@ -42,6 +44,9 @@ def read_viton(root: Path, report: Report) -> Iterator[Sample]:
             )
         except PictureError as error:
             report.drop(where, error)
+    for path in pictures_below(root / "cloth"):
+        if path.relative_to(root / "cloth").as_posix() not in used:
+            report.note(path.relative_to(root).as_posix(), "a garment of no pair: not used")
 
 
 def mask_name(image: str, folder: str) -> str:

@@ -56,6 +56,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--size {a.size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
+    if a.ema is None:
+        a.ema = 0.995 if a.stage == "base" else 0.0
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,

@@ -61,7 +61,7 @@ RECIPE = ("warmup", "ema", "optimizer", "decay", "precision", "channels_last")
 def add_recipe(p: argparse.ArgumentParser) -> None:
     """Options of a command line for these fields: with the steps, batch and rate they are how a model card trained."""
     p.add_argument("--warmup", type=int, default=100, help="[100]")
-    p.add_argument("--ema", type=float, default=0.0, help="[0.0]")
+    p.add_argument("--ema", type=float, default=0.0, help="decay of the weights' average [0: none; base: 0.995]")
     p.add_argument("--optimizer", choices=CHOICES["optimizer"], default="adamw")
     p.add_argument("--decay", choices=CHOICES["decay"], default="constant")
     p.add_argument("--precision", choices=CHOICES["precision"], default="no", help="mixed precision")

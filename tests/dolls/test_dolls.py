@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,13 @@ from minicc.data.dolls import captions, wardrobe
 from minicc.data.dolls.scenes import background
 from minicc.data.dolls.wardrobe import random_outfit
 from minicc.data.folder import read_folder
-from minicc.data.samples import image_of, index_of
+from minicc.data.samples import CLASSES, image_of, index_of
+from minicc.data.tensors import on_white
 from minicc.errors import Error
 
 SOME = range(16)
 DIGEST = "5032e379db2476c55b187440deb1a1918e8ede55997a2a0c031d9b5535bb89f3"
+CATALOGUE = "10ee365cc4be04c572580ae21e8c9ac25c43bb595d1937616a7cbc2596782468"
 NUMBER = {"top": 1, "bottom": 2, "onepiece": 3, "shoes": 4, "hat": 5, "accessory": 5}
 
 
@@ -41,6 +44,32 @@ def test_a_seed_gives_the_same_bytes_each_time():
 
 def test_a_seed_gives_the_same_bytes_on_every_machine():
     assert digest(*range(8)) == DIGEST, "if the drawing was changed on purpose, put the new digest here"
+
+
+def test_all_that_can_be_drawn_is_the_same_on_every_machine():
+    """Every kind in every length, pattern, hair, pose and ground at least once, and where its pixels come from."""
+    h = hashlib.sha256()
+    kinds = [(slot, kind, lengths) for slot, all_kinds in dolls.SLOTS.items() for kind, lengths in all_kinds.items()]
+    pieces = [(slot, kind, length) for slot, kind, lengths in kinds for length in lengths]
+    for i, (slot, kind, length) in enumerate(pieces):
+        pattern = list(dolls.PATTERNS)[i % len(dolls.PATTERNS)] if slot in wardrobe.PATTERNED else "plain"
+        worn = {slot: dolls.Garment(kind, list(dolls.COLOURS)[i % 12], pattern, length)}
+        if slot not in ("onepiece", "top", "bottom"):
+            worn["onepiece"] = dolls.Garment("dress", "blue", "plain", "short")
+        worn |= {"bottom": dolls.Garment("jeans", "blue")} if slot == "top" else {}
+        worn |= {"top": dolls.Garment("shirt", "blue", "plain", "long")} if slot == "bottom" else {}
+        looks = {name: options[i % len(options)] for name, options in dolls.OPTIONS.items()}
+        doll = dolls.draw(i, size=64, outfit=dolls.Outfit(**worn), **looks)
+        h.update(doll.image.tobytes() + doll.index.tobytes() + doll.correspondence(slot).tobytes())
+    assert h.hexdigest() == CATALOGUE, "if the drawing was changed on purpose, put the new digest here"
+
+
+def test_the_wardrobe_is_as_large_as_was_promised():
+    kinds = {slot: len(kinds) for slot, kinds in dolls.SLOTS.items()}
+    least = {"top": 10, "bottom": 6, "onepiece": 5, "shoes": 1, "hat": 1}
+    assert {slot: n for slot, n in least.items() if kinds[slot] < n} == {}
+    assert len(dolls.COLOURS) == 12
+    assert {"plain", "stripes", "dots", "checks", "plaid", "stars", "gradient", "logo"} == set(dolls.PATTERNS)
 
 
 def test_every_garment_can_be_drawn_and_appears_in_the_index():
@@ -178,8 +207,11 @@ def test_captions_name_every_garment_and_its_colour_in_many_wordings():
         doll = drawn(seed)
         for garment in dict(doll.outfit.items()).values():
             names = captions.SYNONYMS.get(garment.kind, (garment.kind,))
-            assert any(name in doll.outfit_text for name in names)
+            assert any(re.search(rf"\b{re.escape(name)}\b", doll.outfit_text) for name in names)
             assert garment.colour in doll.outfit_text
+            if garment.pattern != "plain":
+                ways = captions.BEFORE[garment.pattern] + captions.AFTER[garment.pattern]
+                assert any(way in doll.outfit_text for way in ways), garment
         assert doll.outfit_text in doll.caption
         assert doll.character.hair_colour in doll.caption
     doll = drawn(0)
@@ -205,6 +237,9 @@ def test_any_size_of_at_least_64_pixels(size):
     doll = dolls.draw(0, size=size)
     assert doll.image.size == (size, size)
     assert doll.index.shape == (size, size)
+    usual = np.asarray(on_white(dolls.draw(0).image).resize((64, 64), Image.Resampling.BOX)).astype(int)
+    assert np.abs(np.asarray(on_white(doll.image).resize((64, 64), Image.Resampling.BOX)) - usual).mean() < 10
+    assert np.abs(255 - usual).mean() > 20  # which an empty picture would miss
 
 
 @pytest.mark.parametrize(
@@ -253,7 +288,9 @@ def test_an_exported_folder_is_read_back(tmp_path):
     some = [drawn(seed) for seed in range(3)]
     samples, report = read_folder(dolls.export(tmp_path, some))
     assert not report
-    assert [s.caption for s in samples] == [d.caption for d in some]
+    assert [s.caption for s in samples] == [d.outfit_text for d in some]
+    rows = [json.loads(line) for line in (tmp_path / "metadata.jsonl").open()]
+    assert [row["caption"] for row in rows] == [d.caption for d in some]
     for sample, doll in zip(samples, some, strict=True):
         assert (index_of(sample, doll.image.size) == np.where(doll.index < 6, doll.index, 0)).all()
 
@@ -262,13 +299,32 @@ def test_exported_pairs_are_read_back_in_both_directions(tmp_path):
     samples, report = read_folder(dolls.export(tmp_path, [drawn(seed) for seed in range(3)], "pairs"))
     assert not report
     assert len(samples) == 6
-    assert all(s.garment and s.target and s.target_mask for s in samples)
+    assert all(s.garment and s.target and s.target_mask and s.garment_text for s in samples)
+
+
+def test_of_an_exported_pair_only_the_garment_that_is_shown_changes(tmp_path):
+    samples, _ = read_folder(dolls.export(tmp_path, [drawn(i) for i in range(8)], "pairs"))
+    for there, back in zip(samples[::2], samples[1::2], strict=True):
+        (kind,) = there.changed
+        number, size = CLASSES.index(kind), (96, 96)
+        before, after = (index_of(sample, size) for sample in (there, back))
+        differs = (np.asarray(image_of(there)) != np.asarray(image_of(back))).any(-1)
+        assert differs.sum() > 50
+        assert not (differs & (before != number) & (after != number)).any()
+        assert ((before == number) & (after == number) & ~differs).sum() < 0.1 * differs.sum()
+
+
+@pytest.mark.parametrize(("layout", "name"), [("pairs", "images/000000-a.png"), ("viton", "image/000000.png")])
+def test_a_transparent_doll_is_exported_on_white(tmp_path, layout, name):
+    dolls.export(tmp_path, [drawn(0, background="none")], layout)
+    picture = Image.open(tmp_path / name)
+    assert (picture.mode, picture.getpixel((0, 0))) == ("RGB", (255, 255, 255))
 
 
 def test_second_outfits_for_training_have_no_held_out_combination(tmp_path):
     def held_out(combinations: str) -> bool:
         """Whether a second outfit names one."""
-        found = [random_outfit(np.random.default_rng([drawn(i).words, 3]), combinations) for i in range(40)]
+        found = [random_outfit(np.random.default_rng(i), combinations) for i in range(40)]
         return any((g.kind, g.colour, g.pattern) in dolls.HELD_OUT for outfit in found for _, g in outfit.items())
 
     assert held_out("any")

@@ -58,12 +58,13 @@ def test_what_is_learned_is_the_character_in_the_garment(folder, worn):
     assert torch.equal(back["image"], opened(folder, row["person_a"]))
     flat = garment_picture(Image.open(folder / row["garment_b"]), SIDE)
     assert torch.equal(there["garment"], to_tensor(flat)[0])
-    assert (there["caption"], back["caption"]) == ("garment 0", "")
+    assert (there["caption"], back["caption"]) == ("garment 0", row["garment_a_text"])
 
 
 def test_the_mask_is_where_clothes_change_in_either_outfit(folder, worn):
     row = json.loads((folder / "metadata.jsonl").read_text("utf-8").splitlines()[0])
-    both = [np.asarray(Image.open(folder / row[f"mask_{x}"])) > 0 for x in "ab"]
+    number = CLASSES.index(row["changed"])
+    both = [np.asarray(Image.open(folder / row[f"mask_{x}"])) == number for x in "ab"]
     assert np.array_equal(worn[0]["mask"][0].numpy() > 0, both[0] | both[1])
     assert torch.equal(worn[0]["mask"], worn[1]["mask"])
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.doll import Doll
 from minicc.data.dolls.draw import draw
-from minicc.data.dolls.wardrobe import random_outfit
+from minicc.data.dolls.wardrobe import CLASSES, random_garment
+from minicc.data.samples import CLASSES as SAMPLE_CLASSES
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import Error
 
@@ -70,11 +73,11 @@ def contact_sheet(dolls: Sequence[Doll], columns: int = 8) -> Image.Image:
 def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder", combinations: str = "seen") -> Path:
     """Write dolls as a folder that `data.folder` reads; returns it.
 
-    layout: "imagefolder" (Hugging Face's: metadata.jsonl with `file_name`, `mask_file_name`, `text`), "pairs" (each
-    doll in a second, random outfit as well, both outfits' main garments alone), "layers" (a sub-folder a doll, one
-    transparent PNG a layer) or "viton" (VITON-HD's: image/, cloth/, image-parse-v3/). combinations: of (garment,
-    colour, pattern), what second outfits may have; "seen" keeps them fit for training. Raises Error for another layout,
-    and for a folder that is not empty.
+    layout: "imagefolder" (Hugging Face's: metadata.jsonl with `file_name`, `mask_file_name`, `text`: what is worn, and
+    `caption`: all of it), "pairs" (each doll also in another, random top or one-piece, both of these alone), "layers"
+    (a sub-folder a doll, one transparent PNG a layer) or "viton" (VITON-HD's: image/, cloth/, image-parse-v3/).
+    combinations: of (garment, colour, pattern), what the other garments may have; "seen" keeps them fit for training.
+    Raises Error for another layout, and for a folder that is not empty.
     """
     if layout not in LAYOUTS:
         raise Error(f"there is no layout {layout!r}; expected one of {', '.join(LAYOUTS)}")
@@ -93,21 +96,30 @@ def single(root: Path, name: str, doll: Doll, combinations: str) -> Row:
     """One doll's files and its row."""
     return {
         "file_name": saved(root, f"images/{name}.png", doll.image),
-        "mask_file_name": saved(root, f"images/{name}-mask.png", clothes(doll)),
-        "text": doll.caption,
-        "outfit_text": doll.outfit_text,
+        "mask_file_name": saved(root, f"images/{name}-mask.png", clothes(doll.index)),
+        "text": doll.outfit_text,
+        "caption": doll.caption,
     }
 
 
 def pair(root: Path, name: str, doll: Doll, combinations: str) -> Row:
-    """A doll in two outfits: files and row."""
-    other = doll.wearing(random_outfit(np.random.default_rng([doll.words, 3]), combinations))
-    row: Row = {}
+    """A doll in its own and in another top or one-piece: files and row."""
+    random, slot = np.random.default_rng([doll.words, 3]), main_slot(doll)
+    other = doll.wearing(replace(doll.outfit, **{slot: random_garment(random, slot, combinations)}))
+    number = CLASSES[slot]
+    changed = (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
+    edges = (
+        changed & (doll.index != number) & (other.index != number)
+    )  # which the garment shares with what is beside it
+    row: Row = {"changed": SAMPLE_CLASSES[number]}
     for letter, one in (("a", doll), ("b", other)):
         row |= {
-            f"person_{letter}": saved(root, f"images/{name}-{letter}.png", one.image.convert("RGB")),
-            f"mask_{letter}": saved(root, f"images/{name}-{letter}-mask.png", clothes(one)),
-            f"garment_{letter}": saved(root, f"images/{name}-{letter}-garment.png", one.flat(main_slot(one))),
+            f"person_{letter}": saved(root, f"images/{name}-{letter}.png", on_white(one.image)),
+            f"mask_{letter}": saved(
+                root, f"images/{name}-{letter}-mask.png", clothes(np.where(edges, number, one.index))
+            ),
+            f"garment_{letter}": saved(root, f"images/{name}-{letter}-garment.png", one.flat(slot)),
+            f"garment_{letter}_text": phrase(random, one.worn(slot)),
             f"caption_{letter}": one.caption,
             f"outfit_{letter}": one.outfit_text,
         }
@@ -124,7 +136,7 @@ def in_layers(root: Path, name: str, doll: Doll, combinations: str) -> Row:
 
 def in_viton(root: Path, name: str, doll: Doll, combinations: str) -> Row:
     """The doll, its main garment, its caption, its part mask in LIP's numbers: skin is face, accessories hats."""
-    saved(root, f"image/{name}.png", doll.image.convert("RGB"))
+    saved(root, f"image/{name}.png", on_white(doll.image))
     saved(root, f"cloth/{name}.png", doll.flat(main_slot(doll)))
     saved(root, f"image-parse-v3/{name}.png", Image.fromarray(LIP[doll.index]))
     (root / "caption").mkdir(exist_ok=True)
@@ -141,9 +153,9 @@ def main_slot(doll: Doll) -> str:
     return next(slot for slot in doll.slots if slot in ("onepiece", "top"))
 
 
-def clothes(doll: Doll) -> Image.Image:
-    """The classes 1 … 5 as a palette picture."""
-    mask = Image.fromarray(np.where(doll.index < 6, doll.index, 0).astype(np.uint8), "P")
+def clothes(index: np.ndarray) -> Image.Image:
+    """A part mask's classes 1 … 5 as a palette picture."""
+    mask = Image.fromarray(np.where(index < 6, index, 0).astype(np.uint8), "P")
     mask.putpalette([channel for colour in COLOURS for channel in colour])
     return mask
 
