@@ -108,16 +108,13 @@ def pair(root: Path, name: str, doll: Doll, combinations: str) -> Row:
     other = doll.wearing(replace(doll.outfit, **{slot: random_garment(random, slot, combinations)}))
     number = CLASSES[slot]
     changed = (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
-    edges = (
-        changed & (doll.index != number) & (other.index != number)
-    )  # which the garment shares with what is beside it
+    edges = changed & (doll.index != number) & (other.index != number)  # shared with what is beside it
     row: Row = {"changed": SAMPLE_CLASSES[number]}
     for letter, one in (("a", doll), ("b", other)):
+        mask = clothes(np.where(edges, number, one.index))
         row |= {
             f"person_{letter}": saved(root, f"images/{name}-{letter}.png", on_white(one.image)),
-            f"mask_{letter}": saved(
-                root, f"images/{name}-{letter}-mask.png", clothes(np.where(edges, number, one.index))
-            ),
+            f"mask_{letter}": saved(root, f"images/{name}-{letter}-mask.png", mask),
             f"garment_{letter}": saved(root, f"images/{name}-{letter}-garment.png", one.flat(slot)),
             f"garment_{letter}_text": phrase(random, one.worn(slot)),
             f"caption_{letter}": one.caption,
