@@ -15,8 +15,8 @@ from minicc.training.curves import columns, running_mean
 
 HERE = Path(__file__).parent
 RUNS = {
-    "vae-e": "VAE, decoder", "base-f": "U-Net and text encoder", "reader-e": "attribute reader",
-    "phase1-h": "phase 1", "phase2-i": "phase 2", "detector-h": "detector",
+    "vae-e": "VAE, decoder", "base-h": "U-Net and text encoder", "reader-e": "attribute reader",
+    "phase1-j": "phase 1", "phase2-m": "phase 2", "detector-j": "detector",
 }  # fmt: skip
 WIDTH, EVERY = 50, 25
 

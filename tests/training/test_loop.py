@@ -194,9 +194,23 @@ def test_8_bit_adam_is_taken_from_bitsandbytes_resumes_and_is_missed_with_advice
     made = []
 
     class AdamW8bit(torch.optim.AdamW):
+        """With what is particular about the real one's state: one table for all, a whole number, a nest."""
+
+        table = torch.linspace(0, 1, 256)
+
         def __init__(self, *args: object, **options: object) -> None:
             super().__init__(*args, **options)
             made.append(self)
+
+        def step(self, closure: None = None) -> None:
+            super().step(closure)
+            for state in self.state.values():
+                state |= {"qmap1": self.table, "steps": state.get("steps", 0) + 1}
+
+        def state_dict(self) -> dict:
+            whole = super().state_dict()
+            nested = {i: {k: v for k, v in s.items() if k != "qmap1"} | {"nest": {}} for i, s in whole["state"].items()}
+            return whole | {"state": nested}
 
     module = types.ModuleType("bitsandbytes.optim")
     module.AdamW8bit = AdamW8bit
@@ -207,6 +221,7 @@ def test_8_bit_adam_is_taken_from_bitsandbytes_resumes_and_is_missed_with_advice
         train(ToyStage(), Rows(), toy_config(tmp_path / "parts", eight_bit=True, decay="constant", steps=steps))
     assert len(made) == 3
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert {(type(s["steps"]), s["steps"]) for s in made[-1].state.values()} == {(int, 40)}
 
 
 class WideStage(ToyStage):
@@ -222,7 +237,7 @@ class WideStage(ToyStage):
         self.net = wide
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="pip install bitsandbytes, which also runs on a CPU")
 def test_bitsandbytes_own_8_bit_adam_learns_and_resumes_bit_for_bit(tmp_path):
     options = {"eight_bit": True, "decay": "constant", "lr": 1e-2}
     train(WideStage(), Rows(), toy_config(tmp_path / "whole", **options))
