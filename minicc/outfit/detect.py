@@ -18,8 +18,8 @@ from minicc.outfit.editing import DISK, edited
 from minicc.pipeline import StableDiffusion
 
 SMALLEST = 0.0005  # of the picture's pixels: what is smaller is taken for a mistake
-# Mean uncertainty of a figure: 0.07 to 0.27 on 200 test dolls, 0.36 to 0.64 on 51 pictures by artists, which the shipped
-# detector has not learned (benchmarks/uncertainty.py); 0.44 on a colour gradient, 0.52 on noise.
+# Mean uncertainty of a figure: 0.07 to 0.27 on 200 test dolls, 0.36 to 0.64 on 51 pictures by artists, which the
+# shipped detector has not learned (benchmarks/uncertainty.py); 0.44 on a colour gradient, 0.52 on noise.
 UNSURE = 0.3
 
 
