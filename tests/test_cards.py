@@ -26,11 +26,17 @@ PHASE2 = {
 }  # fmt: skip
 TABLES = {
     ("tiny", "How good it is"): (
-        "base", {"all attributes of clothes right": "attributes_all"}, {0: ""},
+        "base", {"all attributes of clothes right": "attributes_all", "the same, told only": "attributes_all_outfit"},
+        {0: ""},
     ),
     ("tiny-reader", "How good it is"): ("reader", {"all facts about clothes at once": "reader_on_truth"}, {0: ""}),
     ("tiny-phase1", "How good it is"): (
-        "phase1", PHASE1, {0: "", 2: "baselines.blend_closed", 3: "baselines.blind", 4: "baselines.mean", 5: "ceiling"},
+        "phase1", PHASE1,
+        {0: "", 3: "baselines.blend", 4: "baselines.blend_closed", 5: "baselines.blind", 6: "baselines.mean",
+         7: "ceiling"},
+    ),
+    ("tiny-detector", "How good it is"): (
+        "detector", {"clothes IoU": "clothes_iou", "mIoU of the eight": "miou", "what a garment is": "kind"}, {0: ""},
     ),
     ("tiny-phase2", "How good it is"): (
         "phase2", PHASE2,
