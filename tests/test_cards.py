@@ -36,7 +36,9 @@ TABLES = {
          7: "ceiling"},
     ),
     ("tiny-detector", "How good it is"): (
-        "detector", {"IoU of clothes": "clothes_iou", "mIoU of the eight": "miou", "what a garment is": "kind"}, {0: ""},
+        "detector",
+        {"IoU of clothes": "clothes_iou", "mIoU of the eight": "miou", "what a garment is": "kind"},
+        {0: ""},
     ),
     ("tiny-phase2", "How good it is"): (
         "phase2", PHASE2,
