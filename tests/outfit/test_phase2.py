@@ -366,7 +366,7 @@ def test_the_uncertainty_of_an_outfit_is_that_of_the_character(sd, control, tmp_
     asked = []
     made = phase2.Result(picture((32, 32)), Image.new("L", (32, 32), 255), "", 0)
     monkeypatch.setattr(phase2, "generate", lambda *_, uncertainty, **__: asked.append(uncertainty) or made)
-    garments = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    garments = [dolls.draw(4).flat(slot) for slot in ("bottom", "top")]
     options = {"uncertainty": tmp_path / "u.png"}
     phase2.in_turn(sd, control, picture((32, 32)), garments, ClothingDetector([4], heads=1), 0, **options)
     assert asked == [tmp_path / "u.png", None]
