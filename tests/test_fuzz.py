@@ -140,25 +140,11 @@ def test_metadata_of_a_folder(tmp_path, examples):
     folder.mkdir()
     for file in (folder / "0.png", tmp_path / "secret.png"):
         Image.new("RGB", (8, 8), "red" if file.parent == folder else "blue").save(file)
-    keys = st.sampled_from(
-        [
-            "file_name",
-            "mask_file_name",
-            "text",
-            "person_a",
-            "mask_a",
-            "person_b",
-            "mask_b",
-            "caption_a",
-            "changed",
-            "x",
-            "garment_a",
-            "garment_b",
-            "target_file_name",
-            "target_mask_file_name",
-            "garment_file_name",
-        ]
+    names = (
+        "file_name mask_file_name text person_a mask_a person_b mask_b caption_a changed x garment_a garment_b "
+        "target_file_name target_mask_file_name garment_file_name"
     )
+    keys = st.sampled_from(names.split())
     row = st.dictionaries(keys, st.one_of(st.sampled_from(NAMES), json_values), max_size=6).map(json.dumps)
 
     cells = st.lists(st.sampled_from(NAMES), max_size=6).map(",".join)
