@@ -285,6 +285,8 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
         ("phase2 --character m-uncertainty.png --garment g.png --out m.png", "would be overwritten"),
         ("detect --character c.png --out m.png --parts --classes top", "leave out --classes and --grow"),
         ("detect --character c.png --out .", "no suffix"),
+        ("detect --character c.png --out m\0.png", "is no file name"),
+        ("detect --character c\0.png --out m.png", "expected a picture"),
         ("phase2 --character c.png --garment g.png --out .", "no suffix"),
     ],
 )
