@@ -343,6 +343,7 @@ def edited(command: str, edits: list[tuple[int, str, str]]) -> list[str]:
 def was_told(path: Path, arguments: list[str]) -> bool:
     """Whether an argument names this file, a folder that it is in or of, or its name but for a number of a variant."""
     told = {Path(word).resolve() for word in arguments if "\0" not in word}
+    told |= {Path("out").resolve()} if "demo" in arguments else set()  # where it writes if nothing is told
     names = told | {one.with_suffix("") for one in told}
     return any(
         path == one or one in path.parents or path in one.parents or path.stem.rpartition("-")[0] == one.name
