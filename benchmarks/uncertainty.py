@@ -9,14 +9,13 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import minicc
 from minicc.data.folder import read_folder
 from minicc.data.samples import image_of
 from minicc.evaluation.art import spread
 from minicc.evaluation.base import first_doll, test_dolls
-from minicc.outfit.detect import UNSURE
+from minicc.outfit.detect import UNSURE, uncertainty_of
 
 
 def main() -> None:
@@ -29,15 +28,11 @@ def main() -> None:
     a = parser.parse_args()
     sd, detector = minicc.load(a.sd), minicc.ClothingDetector.load(a.detector)
 
-    def unsure(picture: Image.Image) -> float:
-        found = detector.find(sd, picture)
-        return float(found.uncertainty[found.index > 0].mean()) if (found.index > 0).any() else float("nan")
-
     pictures = {"test dolls": [doll.image for doll in test_dolls(first_doll(0), a.n)]}
     for folder in a.folders:
         pictures[f"{folder.parent.name}/{folder.name}"] = [image_of(s) for s in spread(read_folder(folder)[0], a.each)]
     for name, shown in pictures.items():
-        values = np.array([unsure(picture) for picture in shown])
+        values = np.array([uncertainty_of(detector.find(sd, picture)) for picture in shown])
         over = int((values >= UNSURE).sum())
         print(f"{name}: {len(shown)} figures, {values.min():.2f} to {values.max():.2f}, {over} at {UNSURE} or above")
 

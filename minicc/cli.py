@@ -16,6 +16,9 @@ Command = Callable[[argparse.Namespace], None]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; an Error becomes one line on stderr and exit status 2."""
+    if any("\0" in word for word in argv or ()):  # from Python alone: a shell has none
+        print("minicc: an argument with a NUL in it, which no file's name has", file=sys.stderr)
+        return 2
     arguments = parser().parse_args(argv)
     run.said.clear()
     with warnings.catch_warnings():  # a notebook that calls a command keeps its own way of showing them

@@ -154,7 +154,7 @@ def outputs(a: argparse.Namespace) -> list[Path]:
 
 def unsure_at(a: argparse.Namespace) -> Path:
     """Where to show how unsure the detector was: as --uncertainty says, or, if nothing is found, beside the result."""
-    return a.uncertainty or (a.out.with_stem(f"{a.out.stem}-uncertainty") if a.out.name else a.out)
+    return a.uncertainty or beside(a.out, "uncertainty")
 
 
 def write_results(
@@ -177,7 +177,12 @@ def numbered(path: Path, count: int) -> list[Path]:
     """The path itself, or for several results one path each, numbered before the suffix."""
     if count < 1:
         raise Error(f"--variants {count}: expected 1 or more")
-    return [path] if count == 1 else [path.with_stem(f"{path.stem}-{i}") for i in range(count)]
+    return [path] if count == 1 else [beside(path, i) for i in range(count)]
+
+
+def beside(path: Path, what: object) -> Path:
+    """hero.png → hero-WHAT.png; a path without a name, as ".", stays, to be refused."""
+    return path.with_stem(f"{path.stem}-{what}") if path.name else path
 
 
 def run_detect(a: argparse.Namespace) -> None:

@@ -285,9 +285,10 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
         ("phase2 --character m-uncertainty.png --garment g.png --out m.png", "would be overwritten"),
         ("detect --character c.png --out m.png --parts --classes top", "leave out --classes and --grow"),
         ("detect --character c.png --out .", "no suffix"),
-        ("detect --character c.png --out m\0.png", "is no file name"),
-        ("detect --character c\0.png --out m.png", "expected a picture"),
+        ("detect --character c.png --out m\0.png", "a NUL in it"),
+        ("dolls --folder \0", "a NUL in it"),
         ("phase2 --character c.png --garment g.png --out .", "no suffix"),
+        ("phase1 --character c.png --mask g.png --prompt hat --variants 2 --out .", "no suffix"),
     ],
 )
 def test_what_cannot_work_is_one_clear_line_before_anything_is_done(tmp_path, monkeypatch, capsys, arguments, words):

@@ -140,10 +140,10 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
 
     The crop is about the clothes; where they are longer than the shorter side, the edge is repeated instead.
     """
-    image, layer = within(WIDEST, image, layer) if image.width != image.height else (image, layer)
-    width, height = image.size
-    if width == height:
+    if image.width == image.height:
         return image, layer
+    image, layer = within(WIDEST, image, layer)
+    width, height = image.size
     ground, pixels = plain_ground(image), np.asarray(image)
     if ground is None and (start := crop_start(layer, width, height)) is not None:
         side, axis = min(width, height), int(width > height)

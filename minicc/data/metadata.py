@@ -23,13 +23,13 @@ def has_metadata(root: Path) -> bool:
 
 def read_metadata(root: Path, report: Report) -> Iterator[Sample]:
     """Rows of metadata.jsonl or metadata.csv; pictures that no row names are noted."""
-    named, names = set[str](), set[str]()
+    named, taken = set[str](), set[str]()  # files; names of samples
     for where, row in rows_of(root, report):
         make = from_pair if "person_a" in row else from_image_row
         try:
             for sample in make(root, where, row, report):
-                yield replace(sample, name=f"{sample.name} ({where})") if sample.name in names else sample
-                names.add(sample.name)
+                yield replace(sample, name=f"{sample.name} ({where})") if sample.name in taken else sample
+                taken.add(sample.name)
         except PictureError as error:
             report.drop(where, error)
         named |= {normpath(root / value) for value in row.values() if isinstance(value, str)}

@@ -116,15 +116,16 @@ def usable(sample: Sample, key: str, size: tuple[int, int], report: Report) -> b
     if not, or if it was converted.
     """
     path: Path | None = getattr(sample, key)
+    if path is None:
+        return True
     try:
-        found = (open_mask if key == "target_mask" else open_picture)(path) if path else None
-        notes = found.info["notes"] if found else []
-        if found and key != "garment" and found.size != size:
+        found = (open_mask if key == "target_mask" else open_picture)(path)
+        if key != "garment" and found.size != size:
             sizes = f"{found.width}×{found.height}, the picture {size[0]}×{size[1]}"
-            raise PictureError(f"{path.name} is {sizes}: same size, please")  # type: ignore[union-attr]
+            raise PictureError(f"{path.name} is {sizes}: same size, please")
     except PictureError as error:
         report.note(sample.name, f"used without its {key}", f": {error}")
         return False
-    for note in notes:
+    for note in found.info["notes"]:
         report.note(sample.name, f"{key}: {note}")
     return True

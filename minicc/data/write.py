@@ -22,10 +22,8 @@ def check_writable(*paths: Path, inputs: Iterable[Path] = ()) -> None:
     """Before the work begins: raise PictureError for a format that would change pixels, or where no file can be, or
     where one of these files, or of the inputs, is already.
     """
-    taken = {os.path.realpath(path): "it is also an input" for path in inputs if "\0" not in str(path)}
+    taken = {os.path.realpath(path): "it is also an input" for path in inputs}
     for path in paths:
-        if "\0" in str(path):
-            raise PictureError(f"{str(path)!r} is no file name; choose another")
         if why := taken.get(os.path.realpath(path)):
             raise PictureError(f"{path} would be overwritten: {why}, choose another name")
         taken[os.path.realpath(path)] = "another result is written there"

@@ -156,24 +156,25 @@ def training_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
         chosen.step()
         chosen.zero_grad()
 
+    def predicted(x: Tensor) -> Tensor:
+        return sd.unet(x, t, context, ours(x, t, context, hint))
+
+    def their_predicted(x: Tensor, text: Tensor) -> Tensor:
+        skips, middle = net(x, t, text, hint, return_dict=False)
+        return unet(x, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
+
     def mine() -> None:
         eps = torch.randn_like(z)
-        x = sd.schedule.add_noise(z, eps, t)
-        step(F.mse_loss(sd.unet(x, t, context, ours(x, t, context, hint)), eps), optimizer)
+        step(F.mse_loss(predicted(sd.schedule.add_noise(z, eps, t)), eps), optimizer)
 
     def example() -> None:
         latents = vae.encode(image).latent_dist.sample() * vae.config.scaling_factor
         eps, text = torch.randn_like(latents), sd.encode_text(["a red dress"] * batch)
-        x = sd.schedule.add_noise(latents, eps, t)
-        skips, middle = net(x, t, text, hint, return_dict=False)
-        out = unet(x, t, text, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
-        step(F.mse_loss(out, eps), their_optimizer)
+        step(F.mse_loss(their_predicted(sd.schedule.add_noise(latents, eps, t), text), eps), their_optimizer)
 
     with torch.no_grad():
-        x = sd.schedule.add_noise(z, torch.ones_like(z), t)
-        skips, middle = net(x, t, context, hint, return_dict=False)
-        theirs = unet(x, t, context, down_block_additional_residuals=skips, mid_block_additional_residual=middle).sample
-        difference = (sd.unet(x, t, context, ours(x, t, context, hint)) - theirs).abs().max() / theirs.abs().max()
+        theirs = their_predicted(z, context)
+        difference = (predicted(z) - theirs).abs().max() / theirs.abs().max()
     if not difference <= 0.03:  # bfloat16's rounding, summed
         raise Error(f"the two sides predict different noise ({difference:.3f} of the largest): nothing to compare")
     return compare(f"phase-1 training step, batch {batch}", mine, example, 0.6, rounds)

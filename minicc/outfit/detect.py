@@ -66,10 +66,15 @@ def figures_in(clothes: Clothes, least: float = 0.3) -> int:
     return int((sizes >= least * sizes.max()).sum()) if sizes.size else 0
 
 
+def uncertainty_of(clothes: Clothes) -> float:
+    """The mean over the figure; nan if there is none."""
+    figure = clothes.index > 0
+    return float(clothes.uncertainty[figure].mean()) if figure.any() else float("nan")
+
+
 def unfamiliar(clothes: Clothes) -> list[str]:
     """A doubt about what was found, if the detector is as unsure of the figure as of pictures it has not learned."""
-    figure = clothes.index > 0
-    if not figure.any() or clothes.uncertainty[figure].mean() < UNSURE:
+    if not (clothes.index > 0).any() or uncertainty_of(clothes) < UNSURE:
         return []
     return ["the detector is unsure of this picture, unlike what it has learned: look at the mask, or paint one"]
 
