@@ -92,7 +92,7 @@ def run_phase2(a: argparse.Namespace) -> None:
     from minicc.outfit.clothing import ClothingDetector
 
     outs = outputs(a)
-    character, garments = open_picture(a.character), [open_picture(path) for path in a.garment]
+    character, garments = open_picture(a.character), [open_garment(path) for path in a.garment]
     mask = open_mask(a.mask) if a.mask else None
     if mask and a.classes:
         raise Error("--classes tells the detector what to look for, and with --mask it is not asked: leave one out")
@@ -113,6 +113,20 @@ def run_phase2(a: argparse.Namespace) -> None:
             feather=a.feather, max_side=a.max_side, uncertainty=a.uncertainty, progress=True,
         )  # fmt: skip
     write_results(a, character, results, outs)
+
+
+def open_garment(path: Path) -> "Image.Image":
+    """A garment's picture. Raises PictureError, with the file's name, if it cannot be told what in it is garment."""
+    from minicc.data.pictures import open_picture
+    from minicc.errors import PictureError
+    from minicc.outfit.garment import garment_picture
+
+    garment = open_picture(path)
+    try:
+        garment_picture(garment, side=64)
+    except PictureError as problem:
+        raise PictureError(f"{path}: {problem}") from problem
+    return garment
 
 
 def doubt_unclothed(

@@ -288,6 +288,7 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
         ("detect --character c.png --out m\0.png", "a NUL in it"),
         ("dolls --folder \0", "a NUL in it"),
         ("phase2 --character c.png --garment g.png --out .", "no suffix"),
+        ("phase2 --character c.png --garment g.png busy.png --out m.png", "busy.png: the garment's ground is busy"),
         ("phase1 --character c.png --mask g.png --prompt hat --variants 2 --out .", "no suffix"),
     ],
 )
@@ -295,6 +296,7 @@ def test_what_cannot_work_is_one_clear_line_before_anything_is_done(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name in ("FILE", "c.png", "g.png", "m-uncertainty.png"):
         dolls.draw(0).image.save(tmp_path / name, "PNG")
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path / "busy.png")
     before = sorted(tmp_path.rglob("*"))
     assert main(arguments.split()) == 2
     assert words in capsys.readouterr().err

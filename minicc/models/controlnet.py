@@ -224,10 +224,13 @@ def trainable(unet: UNet, control: ControlNet, sd_locked: bool = True) -> list[n
     sd_locked=False also opens the U-Net's decoder (the official option of that name): the base changes too.
     """
     lock(unet)
-    control.requires_grad_(True).train()
-    opened: list[nn.Module] = [control]
-    if not sd_locked:
-        opened += [unet.up_blocks, unet.conv_norm_out, unet.conv_out]
-    for module in opened:
+    control.train()
+    learning = [control, *([] if sd_locked else opened(unet).values())]
+    for module in learning:
         module.requires_grad_(True)
-    return [p for module in opened for p in module.parameters()]
+    return [p for module in learning for p in module.parameters()]
+
+
+def opened(unet: UNet) -> dict[str, nn.Module]:
+    """The U-Net's decoder by the names of its parts: what sd_locked=False opens."""
+    return {name: getattr(unet, name) for name in ("up_blocks", "conv_norm_out", "conv_out")}

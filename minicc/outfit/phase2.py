@@ -20,7 +20,7 @@ from minicc.outfit.detect import SeveralFigures, clothing_mask, figures_in, unfa
 from minicc.outfit.garment import looked_at, seen
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
-from minicc.outfit.reach import kinds_of, reaching_mask
+from minicc.outfit.reach import half_replaced, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
 
@@ -129,8 +129,8 @@ def automatic_mask(
     if not shown:
         return AutomaticMask(clothing_mask(found, classes), doubts, found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
-    said = [f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"]
-    return AutomaticMask(reaching_mask(found, kinds), [*doubts, *said], found, kinds)
+    said = f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"
+    return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half_replaced(found, kinds)], found, kinds)
 
 
 def batch(

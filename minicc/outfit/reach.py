@@ -52,6 +52,16 @@ def reaching_mask(clothes: Clothes, kinds: Sequence[str]) -> np.ndarray:
     return mask & ~clothes.layer("hair")
 
 
+def half_replaced(clothes: Clothes, kinds: Sequence[str]) -> list[str]:
+    """A note if a one-piece makes way for a top alone, or a bottom alone: nobody has said what the other half wears."""
+    sizes = {name: int(clothes.layer(name).sum()) for name in ("dress", "top", "bottom")}
+    given = [name for name in ("top", "bottom") if name in kinds]
+    if len(given) != 1 or "dress" in kinds or sizes["dress"] <= sizes["top"] + sizes["bottom"]:
+        return []
+    other, where = ("bottom", "below") if given == ["top"] else ("top", "above")
+    return [f"the character's one-piece makes way: what is worn {where} is invented, unless a {other} is given too"]
+
+
 def worn(clothes: Clothes, name: str) -> bool:
     return bool(clothes.layer(name).any())
 

@@ -101,7 +101,9 @@ def latest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None
         try:
             return read(path)
         except (SafetensorError, OSError, KeyError, ValueError, TypeError) as problem:  # TypeError: no metadata
-            warnings.warn(f"{path.name} is damaged ({problem}): falling back to the one before", stacklevel=2)
+            left = [one for one in checkpoints(folder) if one < path]
+            then = "falling back to the one before" if left else "none is left, the run begins anew"
+            warnings.warn(f"{path.name} is damaged ({problem}): {then}", stacklevel=2)
     return None
 
 

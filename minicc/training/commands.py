@@ -1,5 +1,6 @@
 """`minicc train STAGE`: the options of the command line → a stage, its data, the loop, and the result as a file."""
 
+import os
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from minicc.models.garment_ways import in_way, way_of
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.outfit.clothing import ClothingDetector, looking
-from minicc.pipeline import SHIPPED, StableDiffusion, load
+from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
@@ -59,6 +60,8 @@ def train_stage(a: Namespace) -> Path:
     if a.ema is None:
         a.ema = 0.995 if a.stage == "base" else 0.0
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
+    if torch.cuda.is_available() and a.device != "cpu":  # each process its own, from the first weight on
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
         "detector": train_detector, "phase2": train_phase2,
@@ -150,7 +153,8 @@ def scaling_factor(vae: VAE, images: Tensor) -> float:
 
     images: (N, 3, H, W) in [-1, 1].
     """
-    means = [vae.encode(batch).mean for batch in images.split(32)]
+    device = next(vae.parameters()).device
+    means = [vae.encode(batch.to(device)).mean.cpu() for batch in images.split(32)]
     return round(1 / torch.cat(means).std().item(), 5)
 
 
@@ -164,14 +168,14 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
     captions = texts(dolls["caption"])
     if a.sd:
-        sd = load(a.sd, device="cpu", look=True, vae=a.vae)
+        sd = load(a.sd, a.device, torch.float32, look=True, vae=a.vae)
     else:
         vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
         folder = a.out / "tokenizer"
         if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
             with writing(folder):
                 train_tokenizer(captions, folder)
-        sd = new_base(vae, folder, config.seed)
+        sd = new_base(vae, folder, config.seed).to(usable(a.device) if a.device else default_device())
     latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
     held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
     shown = texts(held_out["caption"])

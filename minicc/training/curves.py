@@ -16,7 +16,7 @@ class Table:
     def __init__(self, path: Path, columns: list[str], start: int):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        rows = [row for row in read(path) if int(row["step"]) <= start]
+        rows = [row for row in read(path, columns) if int(row["step"]) <= start]
         rewritten = path.with_suffix(".tmp")
         with rewritten.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
@@ -96,17 +96,26 @@ def tensorboard(folder: Path, start: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=start + 1)
 
 
-def read(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a curves file; a last line cut short by a kill is left out."""
+def read(path: Path, names: list[str]) -> list[dict[str, str]]:
+    """The lines of a curves file that have a number in each of these columns; one cut short by a kill is left out."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if all(row.values())]
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        whole = [{name: row.get(name) or "" for name in names} for row in csv.DictReader(file)]
+    return [row for row in whole if row["step"].isdecimal() and all(map(is_number, row.values()))]
+
+
+def is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def columns(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps, and the values of a column."""
-    rows = read(path)
+    rows = read(path, ["step", name])
     return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]
 
 
@@ -123,6 +132,5 @@ def memory() -> float:
     """This process's memory in GB (of the GPU, if one is used: the peak)."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return psutil.Process().memory_info().rss / 2**30
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return (peak or psutil.Process().memory_info().rss) / 2**30

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from minicc.data import dolls
+from minicc.data import dolls, masks
 from minicc.data.dolls import dataset
 from minicc.data.dolls.facts import attributes, numbers
 from minicc.data.dolls.wardrobe import CLASSES, SLOTS
@@ -70,8 +70,8 @@ def draw_where(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
 
 def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, count: int, size: int) -> dict[str, Tensor]:
     """What `make` says of the dolls of seeds 0 … count − 1; drawn again if the code that draws dolls has changed."""
-    code = sorted(set(Path(dolls.__file__).parent.glob("*.py")) - {Path(dataset.__file__)})  # which draws nothing
-    digest = digest_of(split, count, size, *code)
+    code = set(Path(dolls.__file__).parent.glob("*.py")) - {Path(dataset.__file__)}  # which draws nothing
+    digest = digest_of(split, count, size, *sorted(code | {Path(masks.__file__), Path(__file__)}))
     return kept(path, digest, lambda: stacked(drawn(make, [(split, seed, size) for seed in range(count)])))
 
 

@@ -12,6 +12,8 @@ from minicc.pipeline import StableDiffusion
 from minicc.training.cache import digest_of, kept
 from minicc.training.data import in_range
 
+AT_ONCE = 32 * 128**2  # of 512 × 512, two: SD's VAE then holds 0.3 GB a map of its widest level
+
 
 def latents_of(path: Path, sd: StableDiffusion, images: Tensor) -> Tensor:
     """Scaled latents of uint8 pictures and of their mirror images, (N, 2, 4, h, w) in half precision: of a hundred
@@ -28,8 +30,9 @@ def encoder_of(sd: StableDiffusion) -> tuple[object, ...]:
     return sd.vae.encoder, sd.vae.quant_conv, sd.vae.config.scaling_factor
 
 
-def encode_images(sd: StableDiffusion, images: Tensor, batch: int = 32) -> Tensor:
-    """(N, 2, 4, h, w) float16 of uint8 pictures (N, 3, H, W)."""
+def encode_images(sd: StableDiffusion, images: Tensor) -> Tensor:
+    """(N, 2, 4, h, w) float16 of uint8 pictures (N, 3, H, W), so many at a time that AT_ONCE pixels are encoded."""
+    batch = max(1, AT_ONCE // (images.shape[-2] * images.shape[-1]))
     starts = trange(0, len(images), batch, desc="encoding pictures")
     return torch.cat([both_ways(sd, in_range(images[i : i + batch])) for i in starts])
 

@@ -28,6 +28,7 @@ from minicc.training.muon import Muon
 from minicc.training.stage import Stage
 
 HELD_OUT = 2**40  # the draws of a validation begin here, far from those of every step
+SMALLEST_SCALE = 2**-10  # of fp16's losses, 26 halvings below where it begins: what overflows there is no number at all
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Run:
     ema: EMA
     accelerator: Accelerator
     config: TrainConfig
+    samples: int  # of the data, on which their order depends; 0: a stream
 
 
 def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | None = None) -> float:
@@ -52,27 +54,38 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
     checkpoint; where memory runs out, with what helps; where nothing can be written.
     """
-    with advice_on_memory("before the first step", stage.lighter):
-        run = start_run(stage, config)
-    start = agreed(run, resume(run))
-    with checkpoint.writing(config.out):
-        curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
-    batches = loader(data, run, start)
-    loss = math.nan
-    for step in range(start, config.steps):
-        with advice_on_memory(f"at step {step}", stage.lighter):
-            loss, norm = one_step(run, batches, step)
-        with checkpoint.writing(config.out), advice_on_memory(f"at step {step}", stage.lighter):
-            curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
-            if run.accelerator.is_main_process:
-                after_step(run, step + 1, curves, held_out)
-        run.accelerator.wait_for_everyone()
-    curves.close()
-    run.ema.finish()
-    return loss
+    try:
+        with advice_on_memory("before the first step", stage.lighter):
+            run = start_run(stage, config, data)
+        start = agreed(run, resume(run))
+        with checkpoint.writing(config.out):
+            curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
+        batches = loader(data, run, start)
+        loss = math.nan
+        for step in range(start, config.steps):
+            with advice_on_memory(f"at step {step}", stage.lighter):
+                loss, norm = one_step(run, batches, step)
+            with checkpoint.writing(config.out), advice_on_memory(f"at step {step}", stage.lighter):
+                curves.add(step + 1, loss=loss, lr=learning_rate(step, config), norm=norm)
+                if run.accelerator.is_main_process:
+                    after_step(run, step + 1, curves, held_out)
+            run.accelerator.wait_for_everyone()
+        curves.close()
+        run.ema.finish()
+        return loss
+    finally:
+        release(stage)
 
 
-def start_run(stage: Stage, config: TrainConfig) -> Run:
+def release(stage: Stage) -> None:
+    """Take off what Accelerate put on: the forward under autocast, and the mark by which it would pass over the stage
+    in another run, with another precision or device.
+    """
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        vars(stage).pop(name, None)
+
+
+def start_run(stage: Stage, config: TrainConfig, data: Dataset) -> Run:
     """The stage on its device, with a fresh optimizer and average."""
     accelerator = new_accelerator(config, stage.uses_all)
     if config.channels_last:
@@ -81,7 +94,8 @@ def start_run(stage: Stage, config: TrainConfig) -> Run:
         for module in stage.heavy:
             module.compile()
     model, optimizer = accelerator.prepare(stage, optimizer_of(stage, config))
-    return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config)
+    samples = 0 if isinstance(data, IterableDataset) else len(data)  # type: ignore[arg-type]
+    return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config, samples)
 
 
 def new_accelerator(config: TrainConfig, uses_all: bool) -> Accelerator:
@@ -107,7 +121,8 @@ def one_step(run: Run, batches: Iterator[dict[str, Any]], step: int) -> tuple[fl
         group["lr"] = learning_rate(step, run.config)
     loss, names = backward(run, batches, step)
     norm = float(run.accelerator.clip_grad_norm_(run.stage.parameters(), run.config.clip))
-    if not math.isfinite(norm) and run.accelerator.scaler is None:  # fp16's scaler skips such steps and scales down
+    scaler = run.accelerator.scaler  # fp16's skips a step whose gradient is not finite, and halves its scale
+    if not math.isfinite(norm) and (scaler is None or scaler.get_scale() < SMALLEST_SCALE):
         raise Error(not_finite("gradient norm", norm, step, names, run.config))
     run.optimizer.step()
     run.optimizer.zero_grad()
@@ -189,9 +204,12 @@ def resume(run: Run) -> int:
     step, tensors, notes = found
     warn_of_changes(run, step, notes)
     try:
-        run.stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
-        checkpoint.load_optimizer(run.optimizer, checkpoint.without_prefix("optimizer", tensors))
-        run.ema.load(checkpoint.without_prefix("ema", tensors))
+        with advice_on_memory("while the checkpoint is loaded", run.stage.lighter):
+            run.stage.trained.load_state_dict(checkpoint.without_prefix("weights", tensors))
+            checkpoint.load_optimizer(run.optimizer, checkpoint.without_prefix("optimizer", tensors))
+            run.ema.load(checkpoint.without_prefix("ema", tensors))
+    except Error:
+        raise
     except (RuntimeError, KeyError, IndexError, ValueError) as problem:
         reason = str(problem).splitlines()[0]
         raise Error(f"{run.config.out} holds checkpoints of another run ({reason}): choose another --out") from problem
@@ -227,14 +245,20 @@ def settings_of(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         "batch": config.batch * run.accelerator.num_processes,
         "accumulate": config.accumulate,
+        "samples": run.samples,
     }
     rate = {"lr": config.lr, "warmup": config.warmup, "decay": config.decay}
     return order | rate | ({} if config.decay == "constant" else {"steps": config.steps})
 
 
 def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
-    """Every so often: validation pictures; a checkpoint, with its validation loss."""
+    """Every so often: a checkpoint, with its validation loss; after it, so that it is safe, validation pictures."""
     last, config = step == run.config.steps, run.config
+    if step % config.save_every == 0 or last:
+        valid = None if held_out is None else validation_loss(run, held_out)
+        if valid is not None:
+            curves.add_valid(step, valid)
+        save(run, step, {} if valid is None else {"valid": valid})
     if step % config.sample_every == 0 or last:
         with run.ema.in_place(), torch.no_grad(), run.accelerator.autocast():  # locked models may be in half precision
             sheet = run.stage.eval().sheet()
@@ -242,17 +266,17 @@ def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) ->
         if sheet is not None:
             curves.add_sheet(step, sheet)
         curves.draw()
-    if step % config.save_every == 0 or last:
-        notes: dict[str, Any] = {"steps": config.steps} | settings_of(run)
-        if held_out is not None:
-            notes["valid"] = validation_loss(run, held_out)
-            curves.add_valid(step, notes["valid"])
-        if run.accelerator.scaler is not None:
-            notes["scaler"] = run.accelerator.scaler.state_dict()
-        tensors = checkpoint.with_prefix("weights", run.stage.trained.state_dict())
-        tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(run.optimizer))
-        tensors |= checkpoint.with_prefix("ema", run.ema.average)
-        checkpoint.save(config.out, step, tensors, notes, config.keep)
+
+
+def save(run: Run, step: int, measured: dict[str, float]) -> None:
+    """All that the run goes on from, as a checkpoint."""
+    notes: dict[str, Any] = {"steps": run.config.steps} | settings_of(run) | measured
+    if run.accelerator.scaler is not None:
+        notes["scaler"] = run.accelerator.scaler.state_dict()
+    tensors = checkpoint.with_prefix("weights", run.stage.trained.state_dict())
+    tensors |= checkpoint.with_prefix("optimizer", checkpoint.optimizer_tensors(run.optimizer))
+    tensors |= checkpoint.with_prefix("ema", run.ema.average)
+    checkpoint.save(run.config.out, step, tensors, notes, run.config.keep)
 
 
 @torch.no_grad()
@@ -270,6 +294,9 @@ def validation_loss(run: Run, held_out: Dataset) -> float:
     return total / len(order)
 
 
+NO_MEMORY = ("out of memory", "allocate memory", "_alloc_failed")  # CUDA's and MPS's words, the CPU's, cuBLAS's
+
+
 @contextmanager
 def advice_on_memory(when: str, advice: str) -> Iterator[None]:
     """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
@@ -277,7 +304,7 @@ def advice_on_memory(when: str, advice: str) -> Iterator[None]:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
         words = str(problem).lower()
-        if isinstance(problem, RuntimeError) and "out of memory" not in words and "allocate memory" not in words:
+        if isinstance(problem, RuntimeError) and not any(sign in words for sign in NO_MEMORY):
             raise
         raise Error(f"out of memory {when}: {advice}") from problem
 

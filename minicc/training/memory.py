@@ -81,9 +81,10 @@ def saved_for_backward(stage: nn.Module, batch: dict[str, Any]) -> tuple[int, in
 
 def ghost_of(stage: nn.Module) -> nn.Module:
     """The stage without its numbers, in float32: nothing is copied, and autocast, which meta lacks, is not needed."""
+    sd = getattr(stage, "sd", None)  # not all of its models are the stage's modules
+    weights = [p for module in (stage, *([sd.vae, sd.text_encoder] if sd else [])) for p in module.parameters()]
     memo: dict[int, Any] = {
-        id(p): nn.Parameter(torch.empty_like(p, dtype=torch.float32, device="meta"), p.requires_grad)
-        for p in stage.parameters()
+        id(p): nn.Parameter(torch.empty_like(p, dtype=torch.float32, device="meta"), p.requires_grad) for p in weights
     }
     return copy.deepcopy(stage, memo).to("meta", torch.float32)
 
@@ -110,7 +111,8 @@ class Fused(torch.autograd.Function):
 
 
 def available(device: torch.device) -> int:
-    """Bytes that are free on the device, or in the machine."""
+    """Bytes that are free on the device, or in the machine; what PyTorch keeps there for later counts as free."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     return psutil.virtual_memory().available

@@ -13,7 +13,7 @@ from minicc.data.tensors import to_image, to_tensors
 from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
-from minicc.models.controlnet import ControlNet, trainable
+from minicc.models.controlnet import ControlNet, opened, trainable
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE, Gaussian
@@ -50,7 +50,7 @@ class Phase1Stage(Stage):
         super().__init__()
         self.snr_gamma = positive("snr_gamma", snr_gamma)
         self.inside = self.inside if inside is None else positive("inside", inside)
-        self.sd, self.control, self.drop, self.shown = sd, control, drop, shown
+        self.sd, self.control, self.drop, self.shown, self.sd_locked = sd, control, drop, shown, sd_locked
         self.unet, control.phase = sd.unet, self.phase
         self.uses_all = not control.idle_without_garment
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
@@ -58,7 +58,10 @@ class Phase1Stage(Stage):
 
     @property
     def trained(self) -> nn.Module:
-        return self.control
+        """The copy; with sd_locked=False the opened parts of the U-Net as well."""
+        if self.sd_locked:
+            return self.control
+        return nn.ModuleDict({"control": self.control} | opened(self.unet))
 
     @property
     def heavy(self) -> list[nn.Module]:
@@ -229,6 +232,8 @@ class BaseStage(Stage):
 
     Rombach et al. 2022, eq. 3. A tenth of the captions are dropped, for classifier-free guidance.
     """
+
+    lighter = "try --recompute, --eight-bit, or a smaller --batch with more --accumulate"
 
     def __init__(self, sd: StableDiffusion, drop: float = 0.1, shown: Sequence[str] = (), snr_gamma: float = math.inf):
         """shown: the captions of the validation sheet. snr_gamma: of the loss's weights, 5 learns faster; ∞: none."""

@@ -128,6 +128,25 @@ def test_a_top_changes_the_top_and_two_garments_change_both(sd):
     assert masks["green",].sum() == 35 * 20
 
 
+def test_half_an_outfit_in_the_place_of_a_one_piece_is_told(sd):
+    class Dressed(Sees):
+        """The character wears a one-piece, and what may be a bit of a top."""
+
+        def find(self, sd: object, image: Image.Image) -> Clothes:
+            found = super().find(sd, image)
+            if image.size != (70, 50):
+                return found
+            index = np.where(found.index == 2, 3, found.index)
+            index[12:30] = np.where(index[12:30] > 0, 3, 0)
+            return Clothes(np.eye(8, dtype=np.float32)[index].transpose(2, 0, 1), found.uncertainty)
+
+    character = picture((70, 50), "RGB")
+    for colours, where in ((("red",), "below"), (("blue",), "above"), (("red", "blue"), None)):
+        notes = phase2.automatic_mask(sd, Dressed(), character, [garment(colour) for colour in colours]).notes
+        assert ["one-piece makes way" in note for note in notes[1:]] == ([True] if where else [])
+        assert where is None or f"worn {where} is invented" in notes[1]
+
+
 def test_a_detector_that_is_unsure_of_the_character_says_so_with_every_result(sd):
     class Unsure(Sees):
         def find(self, sd: object, image: Image.Image) -> Clothes:

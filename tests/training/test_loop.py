@@ -140,6 +140,21 @@ def test_two_accumulated_halves_are_one_batch(tmp_path):
     assert losses(tmp_path / "half") != pytest.approx(losses(tmp_path / "whole"), rel=1e-2)
 
 
+def test_a_stage_that_was_trained_in_half_precision_trains_in_float32_afterwards(tmp_path):
+    class Watched(ToyStage):
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(batch, draws)
+
+    stage, seen = Watched(), list[bool]()
+    for name, precision in (("half", "bf16"), ("whole", "no")):
+        train(stage, Rows(), toy_config(tmp_path / name, steps=1, precision=precision))
+    assert seen == [True, False]
+    stage(torch.utils.data.default_collate([Rows()[0, 0]]), Draws.at(0, 0))
+    assert seen[2:] == [False]
+    assert "forward" not in vars(stage)  # no circle that keeps a model on a GPU
+
+
 def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
     """With plain gradient descent the weights' step is the gradient."""
     sgd = lambda stage, config: torch.optim.SGD(stage.parameters(), lr=config.lr)  # noqa: E731
@@ -289,12 +304,12 @@ def run_python(*words: str | Path) -> None:
 
 
 def test_two_processes_have_the_losses_of_one_with_the_double_batch(tmp_path):
-    """gloo on the CPU, started by `accelerate launch`, and resumed by torchrun."""
-    run_python(*ACCELERATE, "-m", "tests.training.toy", tmp_path / "two", "batch=4")
-    train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8))
+    """gloo on the CPU, two micro-batches a step, started by `accelerate launch`, and resumed by torchrun."""
+    run_python(*ACCELERATE, "-m", "tests.training.toy", tmp_path / "two", "batch=4", "accumulate=2")
+    train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8, accumulate=2))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
-    run_python(*LAUNCH, "-m", "tests.training.toy", tmp_path / "two", "batch=4", "steps=60")
-    train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8, steps=60))
+    run_python(*LAUNCH, "-m", "tests.training.toy", tmp_path / "two", "batch=4", "accumulate=2", "steps=60")
+    train(ToyStage(), Rows(), toy_config(tmp_path / "one", batch=8, accumulate=2, steps=60))
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)  # resumed by both
 
 
@@ -363,6 +378,8 @@ def test_a_run_that_goes_on_with_another_seed_or_batch_says_so(tmp_path):
         train(ToyStage(), Rows(), toy_config(tmp_path, steps=20, **same))
     with pytest.warns(UserWarning, match=r"had lr 0\.01 and goes on with 0\.02"):
         train(ToyStage(), Rows(), toy_config(tmp_path, steps=25, **same, lr=0.02))
+    with pytest.warns(UserWarning, match="had samples 37 and goes on with 40"):  # a folder that has grown
+        train(ToyStage(), Rows(40), toy_config(tmp_path, steps=30, **same, lr=0.02))
 
 
 def test_a_cosine_that_goes_on_to_another_length_says_so(tmp_path):

@@ -7,7 +7,7 @@ from minicc.models.blocks import Attention
 from minicc.models.controlnet import ControlNet
 from minicc.small import small_stable_diffusion
 from minicc.training.draws import Draws
-from minicc.training.memory import estimate, saved_for_backward
+from minicc.training.memory import available, estimate, ghost_of, saved_for_backward
 from minicc.training.stages import Phase1Stage
 from tests.training.toy import Rows, ToyStage
 
@@ -96,6 +96,22 @@ class OneCall(nn.Module):
 
     def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
         return self.module(batch["x"]).sum()
+
+
+def test_the_estimate_copies_no_model_and_the_stage_stays_as_it_was():
+    sd = small_stable_diffusion()
+    stage = Phase1Stage(sd, ControlNet.from_unet(sd.unet))
+    ghost = ghost_of(stage)
+    for module in (ghost.unet, ghost.control, ghost.sd.vae, ghost.sd.text_encoder):
+        assert {p.device.type for p in module.parameters()} == {"meta"}
+    assert {p.device.type for module in (stage, sd.vae) for p in module.parameters()} == {"cpu"}
+
+
+def test_what_pytorch_keeps_on_a_gpu_for_later_is_free(monkeypatch):
+    numbers = {"mem_get_info": (100, 1000), "memory_reserved": 50, "memory_allocated": 20}
+    for name, value in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert available(torch.device("cuda")) == 130
 
 
 def test_locked_models_in_half_precision_weigh_half_and_keep_as_much():

@@ -24,7 +24,7 @@ from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader
 from minicc.outfit.clothing import ClothingDetector
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import checkpoint, commands
+from minicc.training import checkpoint, commands, loop
 from minicc.training.cache import kept
 from minicc.training.detector_stage import DetectorStage
 from minicc.training.draws import Draws
@@ -32,7 +32,7 @@ from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import ReaderStage, save_reader
 from minicc.training.stage import Stage
-from minicc.training.stages import Phase1Stage
+from minicc.training.stages import BaseStage, Phase1Stage
 from tests.training.runs import assert_same_run, losses
 from tests.training.toy import Rows, ToyStage, toy_config
 
@@ -69,6 +69,9 @@ class StopsAt(Rows):
         return super().__getitem__(key)
 
 
+OFTEN = ("save_every=25", "batch=2", "accumulate=2")  # checkpoints; a kill may come between two micro-batches
+
+
 def killed_at_random(out: Path, kills: int, seed: int, steps: int) -> None:
     """Run, kill with SIGKILL after a random time, again …; then to the end. Every kill must hit a live run.
 
@@ -77,14 +80,14 @@ def killed_at_random(out: Path, kills: int, seed: int, steps: int) -> None:
     """
     random = np.random.default_rng(seed)
     for kill in range(kills):
-        process = subprocess.Popen(command(out, f"steps={steps}", "save_every=25"), cwd=ROOT, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(out, f"steps={steps}", *OFTEN), cwd=ROOT, stderr=subprocess.DEVNULL)
         if kill % 4 != 3:
             wait_for_progress(out, process)
         time.sleep(random.uniform(0, 4 if kill % 4 == 3 else 0.4))
         assert process.poll() is None, "the run was over before it was killed: more steps are needed"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run(command(out, f"steps={steps}", "save_every=25"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(command(out, f"steps={steps}", *OFTEN), cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
 
 
 def wait_for_progress(out: Path, process: subprocess.Popen) -> None:
@@ -98,7 +101,7 @@ def wait_for_progress(out: Path, process: subprocess.Popen) -> None:
 def test_a_run_killed_at_random_moments_and_resumed_ends_bit_identical(tmp_path, kills):
     steps = 1000 * kills
     subprocess.run(
-        command(tmp_path / "whole", f"steps={steps}", "save_every=25"), cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+        command(tmp_path / "whole", f"steps={steps}", *OFTEN), cwd=ROOT, check=True, stderr=subprocess.DEVNULL
     )
     killed_at_random(tmp_path / "killed", kills, seed=kills, steps=steps)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
@@ -321,6 +324,45 @@ def test_the_checkpoints_of_another_run_are_refused(tmp_path):
             train(other(), Rows(), toy_config(tmp_path, steps=10))
 
 
+def test_memory_that_runs_out_while_a_checkpoint_is_loaded_is_not_another_run(tmp_path):
+    """As on a GPU that a process which should be dead still holds."""
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
+
+    class Crowded(ToyStage):
+        @property
+        def trained(self) -> torch.nn.Module:
+            def hungry(state: dict) -> None:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+            self.net.load_state_dict = hungry
+            return self.net
+
+    with pytest.raises(Error, match=r"^out of memory while the checkpoint is loaded: .*--batch"):
+        train(Crowded(), Rows(), toy_config(tmp_path, steps=10))
+
+
+def test_where_every_checkpoint_is_damaged_the_run_says_that_it_begins_anew(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=10))
+    for path in checkpoint.checkpoints(tmp_path):
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.warns(UserWarning, match="damaged") as said:
+        train(ToyStage(), Rows(), toy_config(tmp_path, steps=10))
+    assert ["anew" in str(one.message) for one in said] == [False, True]
+    assert len(losses(tmp_path)) == 10
+
+
+def test_curves_with_lines_that_are_none_are_gone_on_with(tmp_path):
+    train(ToyStage(), Rows(), toy_config(tmp_path / "whole"))
+    train(ToyStage(), Rows(), toy_config(tmp_path / "cut", steps=40))
+    checkpoint.checkpoints(tmp_path / "cut")[-1].unlink()
+    lines = (tmp_path / "cut" / "curves.csv").read_bytes().splitlines(keepends=True)
+    lines[3:3] = [b"\0\0\0\0\n", b"17,?,1,1\n", b"\xff\xfe\n", b"x,1,1,1\n", b"18,1\n"]
+    (tmp_path / "cut" / "curves.csv").write_bytes(b"".join(lines))
+    (tmp_path / "cut" / "valid.csv").write_bytes(b"another,header\n1,2\n")
+    train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
+
+
 def test_a_checkpoint_written_before_validation_existed_is_resumed(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path / "whole"), held_out=Rows(9))
     with pytest.raises(Stopped):
@@ -375,6 +417,45 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_before_it_reaches_the_wei
     assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
 
 
+def test_a_gradient_that_is_never_a_number_stops_a_run_in_fp16_too(tmp_path, monkeypatch):
+    """There a step whose gradient overflows is skipped and the loss's scale halved; here no scale is small enough."""
+
+    class Scaler:
+        """As torch.amp.GradScaler, which needs a GPU: it skips every step."""
+
+        value = 65536.0
+
+        def scale(self, loss: torch.Tensor) -> torch.Tensor:
+            return loss
+
+        def get_scale(self) -> float:
+            return self.value
+
+        def step(self, optimizer: object, closure: object = None) -> None:
+            pass
+
+        def update(self) -> None:
+            self.value /= 2
+
+        def state_dict(self) -> dict[str, float]:
+            return {"scale": self.value}
+
+    class Steep(ToyStage):
+        def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
+            return super().forward(batch, draws) + (0 * self.net[0].weight).sum().sqrt()
+
+    made = loop.new_accelerator
+
+    def with_scaler(*arguments: object) -> object:
+        accelerator = made(*arguments)
+        accelerator.scaler = Scaler()
+        return accelerator
+
+    monkeypatch.setattr(loop, "new_accelerator", with_scaler)
+    with pytest.raises(Error, match=r"gradient norm is nan at step 27; batch: row .*Lower the learning rate"):
+        train(Steep(), Rows(), toy_config(tmp_path))
+
+
 @pytest.mark.parametrize(("broken", "number"), [(math.nan, "nan"), (1e30, "inf")])
 def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoint(tmp_path, broken, number):
     with pytest.raises(Error, match=rf"loss is {number} at step \d+; batch: .*row 3.*step-\d+\.safetensors") as stopped:
@@ -389,9 +470,10 @@ def test_a_loss_that_is_not_a_number_stops_the_run_with_step_batch_and_checkpoin
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried 9 GB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ],
-    ids=["CUDA", "MPS", "CPU", "Python"],
+    ids=["CUDA", "MPS", "CPU", "cuBLAS", "Python"],
 )
 def test_running_out_of_memory_names_the_three_options_that_help(tmp_path, problem):
     class Hungry(ToyStage):
@@ -412,7 +494,8 @@ def test_what_is_advised_where_memory_runs_out_are_options_that_the_stage_has(ca
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
-    for stage in (ToyStage(), phase1, *others):
+    assert "--eight-bit" in BaseStage.lighter  # AdamW's two numbers a weight are half of all that a base needs
+    for stage in (ToyStage(), phase1, BaseStage(sd), *others):
         advised = set(re.findall(r"--[a-z-]+", stage.lighter))
         assert len(advised) >= 4  # three ways, one of which is a pair
         assert advised <= known
@@ -420,9 +503,8 @@ def test_what_is_advised_where_memory_runs_out_are_options_that_the_stage_has(ca
 
 @pytest.mark.parametrize("stage", ["reader", "detector", "phase1", "phase2", "vae", "base"])
 def test_what_is_advised_is_not_refused(tmp_path, monkeypatch, stage):
-    kind = {"reader": ReaderStage, "detector": DetectorStage, "phase1": Phase1Stage, "phase2": Phase2Stage}.get(
-        stage, Stage
-    )
+    kinds = {"reader": ReaderStage, "detector": DetectorStage, "phase1": Phase1Stage, "phase2": Phase2Stage}
+    kind = (kinds | {"base": BaseStage}).get(stage, Stage)
     monkeypatch.setattr(commands, f"train_{stage}", lambda a, config: config.out)
     values = {"--batch": ["1"], "--accumulate": ["2"], "--precision": ["bf16"], "--dtype": ["bfloat16"]}
     options = [word for name in re.findall(r"--[a-z-]+", kind.lighter) for word in (name, *values.get(name, []))]

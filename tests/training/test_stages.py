@@ -28,7 +28,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
-from minicc.training import commands, phase2_stage
+from minicc.training import commands, dolls_cache, encode, phase2_stage
 from minicc.training.cache import digest_of, kept
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
@@ -611,6 +611,59 @@ def test_options_are_all_there_for_every_stage():
     a = parser().parse_args(["train", "base", "--out", "x"])
     assert isinstance(a, Namespace)
     assert a.sd is None
+
+
+def test_every_process_takes_a_gpu_of_its_own_and_a_base_is_there_before_its_pictures_are_encoded(
+    runs, tmp_path, monkeypatch
+):
+    """The sheets need its VAE there as well, which the loop does not move. The GPU is imagined."""
+
+    class Encoding(Exception):
+        pass
+
+    def stops(path: Path, sd: minicc.StableDiffusion, images: torch.Tensor) -> torch.Tensor:
+        places.append({p.device.type for module in (sd.unet, sd.vae, sd.text_encoder) for p in module.parameters()})
+        raise Encoding
+
+    chosen, places = list[int](), list[set[str]]()
+    monkeypatch.setattr(commands, "latents_of", stops)
+    monkeypatch.setattr(commands, "default_device", lambda: torch.device("meta"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--out", str(tmp_path)]
+    for device in ([], ["--device", "cpu"]):
+        with pytest.raises(Encoding):
+            main(["train", "base", *options, *device])
+    assert places == [{"meta"}, {"cpu"}]
+    assert chosen == [3]
+
+
+def test_what_is_opened_beside_the_copy_is_in_a_checkpoint_as_well():
+    """sd_locked=False: the U-Net's decoder learns, too."""
+    sd = small_stable_diffusion()
+    for locked in (True, False):
+        stage = Phase1Stage(sd, ControlNet.from_unet(sd.unet), sd_locked=locked)
+        learning = {id(p) for p in stage.parameters() if p.requires_grad}
+        assert learning == {id(p) for p in stage.trained.parameters()}
+        assert (id(sd.unet.conv_out.weight) in learning) is not locked
+
+
+@pytest.mark.parametrize(("side", "batches"), [(128, [5]), (512, [2, 2, 1]), (2048, [1] * 5)])
+def test_large_pictures_are_encoded_fewer_at_a_time(monkeypatch, side, batches):
+    seen = []
+    monkeypatch.setattr(encode, "both_ways", lambda sd, images: seen.append(len(images)) or images.new_zeros(1))
+    encode.encode_images(None, torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(5, 1, side, side))
+    assert seen == batches
+
+
+def test_drawn_dolls_belong_to_all_the_code_that_chose_them(tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(dolls_cache, "digest_of", lambda *parts: named.extend(parts) or "")
+    draw_dolls(tmp_path, "val", 1)
+    names = {part.name for part in named if isinstance(part, Path)}
+    assert {"doll.py", "tops.py", "masks.py", "dolls_cache.py"} <= names
+    assert "dataset.py" not in names
 
 
 def test_weights_that_lie_on_the_gpu_already_count_as_free(monkeypatch, tmp_path, capsys):
