@@ -16,7 +16,7 @@ from minicc.training.curves import columns, running_mean
 HERE = Path(__file__).parent
 RUNS = {
     "vae-e": "VAE, decoder", "base-h": "U-Net and text encoder", "reader-e": "attribute reader",
-    "phase1-j": "phase 1", "phase2-m": "phase 2", "detector-j": "detector",
+    "phase1-j": "phase 1", "phase2-n": "phase 2", "detector-k": "detector",
 }  # fmt: skip
 WIDTH, EVERY = 50, 25
 

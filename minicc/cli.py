@@ -133,13 +133,7 @@ def add_phase2(p: argparse.ArgumentParser) -> None:
         "--detector", default="tiny", help="what finds the clothes: folder, or the shipped one's name [tiny]"
     )
     p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
-    p.add_argument(
-        "--garment",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="one picture, or several: an outfit, the bottom put on first",
-    )
+    p.add_argument("--garment", type=Path, nargs="+", required=True, help="one picture, or several: an outfit")
     p.add_argument("--mask", type=Path, help="white over what shall change [found by the detector]")
     p.add_argument(
         "--classes", nargs="+", default=[], help="what is changed: top bottom dress shoes accessory [as the garment]"

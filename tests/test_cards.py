@@ -61,6 +61,18 @@ def part(figures: dict[str, Any], path: str) -> dict[str, Any]:
     return figures
 
 
+def test_the_detectors_curves_are_those_of_its_run():
+    figures = json.loads((ROOT / "docs" / "detector.json").read_text("utf-8"))
+    others = figures["baselines"]
+    named = {"pixels and": "random", "raw": "pixels", "colours,": "colours", "attention": "words"}
+    curves = {"features of": (figures["labels"], figures["miou_labels"])}
+    curves |= {row: (others["labels"][name], others["miou_labels"].get(name)) for row, name in named.items()}
+    for start, (ious, mious) in curves.items():
+        (cells,) = [row[1:] for row in rows("tiny-detector", "How good it is") if row[0].startswith(start)]
+        shown = [f"{iou:.2f}" + (f" ({mious[count]:.2f})" if mious else "") for count, iou in ious.items()]
+        assert [cell.replace("**", "") for cell in cells] == shown
+
+
 @pytest.mark.parametrize(("card", "heading"), TABLES, ids=lambda name: name)
 def test_a_cards_table_is_that_of_its_run(card, heading):
     run, names, columns = TABLES[card, heading]

@@ -37,7 +37,7 @@ def variants(
     *, detector: ClothingDetector | None = None, mask: Image.Image | np.ndarray | None = None,
     classes: Sequence[str] = (), prompt: str = "", seeds: Sequence[int] = (0,), steps: int = 50, guidance: float = 2.0,
     strength: float = 1.0, eta: float = 0.0, feather: int = 0, max_side: int | None = None,
-    uncertainty: str | Path | None = None, progress: bool = False,
+    uncertainty: str | Path | None = None, progress: bool = False, outfit: Sequence[str] = (),
 ) -> list[Result]:  # fmt: skip
     """Dress a character in a garment several times, one result a seed, all in one batch; an outfit's one by one.
 
@@ -46,10 +46,11 @@ def variants(
     into it at once; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …), for all
     garments at once; empty: what the garments are is recognised, a note says so, and the mask covers the clothes they
     replace and the body they may reach, until `Narrowing` leaves of it what they change. uncertainty: a file for how
-    unsure the detector is, written even if nothing is found. guidance: on garment and prompt together, 1 is none. The
-    other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its
-    `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are found or
-    several figures, and Error if there is neither mask nor detector.
+    unsure the detector is, written even if nothing is found. guidance: on garment and prompt together, 1 is none.
+    outfit: the kinds of garment that come with it, before or after: then no note asks for them. The other options are
+    those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its `colour_error`. Raises
+    PictureError for a mask or garment that does not fit, or if no clothes are found or several figures, and Error if
+    there is neither mask nor detector.
     """
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
     found, notes = None, list[str]()
@@ -58,12 +59,12 @@ def variants(
             "prompt": prompt, "steps": steps, "guidance": guidance, "strength": strength, "eta": eta,
             "feather": feather, "max_side": max_side, "uncertainty": uncertainty, "progress": progress,
         }  # fmt: skip
-        garments = in_order(sd, detector, garments)
+        garments, options["outfit"] = in_order(sd, detector, garments)
         return [in_turn(sd, control, character, garments, detector, seed, **options) for seed in seeds]
     if mask is None:
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
-        found = automatic_mask(sd, detector, character, garments, classes, uncertainty)
+        found = automatic_mask(sd, detector, character, garments, classes, uncertainty, outfit)
         mask, notes = found.mask, found.notes
     if garments:
         warn_of_phase(control, 2)
@@ -84,11 +85,16 @@ def variants(
 PUT_ON = ("bottom", "dress", "top", "shoes", "accessory")  # in this order: a top hangs over trousers
 
 
-def in_order(sd: StableDiffusion, detector: ClothingDetector, garments: Sequence[Image.Image]) -> list[Image.Image]:
-    """An outfit's garments as they are put on; those that are not recognised come first, as they change all clothes."""
+def in_order(
+    sd: StableDiffusion, detector: ClothingDetector, garments: Sequence[Image.Image]
+) -> tuple[list[Image.Image], list[str]]:
+    """An outfit's garments as they are put on, and their kinds; those that are not recognised come first, as they
+    change all clothes.
+    """
     kinds = [kinds_of(sd, detector, garment) for garment in garments]
     turns = [PUT_ON.index(those[0]) if those else -1 for those in kinds]
-    return [garments[i] for i in sorted(range(len(garments)), key=turns.__getitem__)]
+    ordered = [garments[i] for i in sorted(range(len(garments)), key=turns.__getitem__)]
+    return ordered, [kind for those in kinds for kind in those]
 
 
 def in_turn(
@@ -109,12 +115,12 @@ def in_turn(
 
 def automatic_mask(
     sd: StableDiffusion, detector: ClothingDetector, character: Image.Image, garments: Sequence[Image.Image],
-    classes: Sequence[str] = (), uncertainty: str | Path | None = None,
+    classes: Sequence[str] = (), uncertainty: str | Path | None = None, outfit: Sequence[str] = (),
 ) -> AutomaticMask:  # fmt: skip
     """What these garments shall change on a character; with classes only these, as they are worn.
 
-    A picture unlike what the detector has learned gets a note. Raises NoMask, a PictureError, if there are no clothes,
-    or several characters.
+    outfit: the kinds of garment that come with them. A picture unlike what the detector has learned gets a note. Raises
+    NoMask, a PictureError, if there are no clothes, or several characters.
     """
     found = detector.find(sd, readable(character))
     if uncertainty:
@@ -130,7 +136,8 @@ def automatic_mask(
         return AutomaticMask(clothing_mask(found, classes), doubts, found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     said = f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"
-    return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half_replaced(found, kinds)], found, kinds)
+    half = half_replaced(found, [*kinds, *outfit])
+    return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half], found, kinds)
 
 
 def batch(

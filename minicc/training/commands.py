@@ -26,7 +26,7 @@ from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import FLATS, DetectorStage, Parts, in_places
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
 from minicc.training.draws import Order
-from minicc.training.encode import contexts_of, encode_images, folder_latents, latents_of
+from minicc.training.encode import at_once, contexts_of, encode_images, folder_latents, latents_of
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.training.loop import advice_on_memory, train
 from minicc.training.memory import available, estimate
@@ -60,8 +60,8 @@ def train_stage(a: Namespace) -> Path:
     if a.ema is None:
         a.ema = 0.995 if a.stage == "base" else 0.0
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
-    if torch.cuda.is_available() and a.device != "cpu":  # each process its own, from the first weight on
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available() and a.device != "cpu":  # to each process its own, as Accelerate will, from the start
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
         "detector": train_detector, "phase2": train_phase2,
@@ -154,7 +154,7 @@ def scaling_factor(vae: VAE, images: Tensor) -> float:
     images: (N, 3, H, W) in [-1, 1].
     """
     device = next(vae.parameters()).device
-    means = [vae.encode(batch.to(device)).mean.cpu() for batch in images.split(32)]
+    means = [vae.encode(batch.to(device)).mean.cpu() for batch in images.split(at_once(images))]
     return round(1 / torch.cat(means).std().item(), 5)
 
 

@@ -55,10 +55,14 @@ class Curves:
         self.to_board(step, {"valid": loss})
 
     def add_sheet(self, step: int, sheet: Image.Image) -> None:
-        """Validation pictures: sheet-NNNNNNNN.png."""
-        sheet.save(self.folder / f"sheet-{step:08d}.png")
+        """Validation pictures."""
+        sheet.save(self.sheet_at(step))
         if self.board is not None:
             self.board.add_image("sheet", np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
+
+    def sheet_at(self, step: int) -> Path:
+        """Where those of a step are."""
+        return self.folder / f"sheet-{step:08d}.png"
 
     def to_board(self, step: int, values: dict[str, float]) -> None:
         if self.board is not None:
@@ -96,12 +100,17 @@ def tensorboard(folder: Path, start: int) -> Any:
     return SummaryWriter(folder / "tensorboard", purge_step=start + 1)
 
 
-def read(path: Path, names: list[str]) -> list[dict[str, str]]:
-    """The lines of a curves file that have a number in each of these columns; one cut short by a kill is left out."""
+def read(path: Path, names: list[str] | None = None) -> list[dict[str, str]]:
+    """The lines of a curves file that have a number in each column; one cut short by a kill, or damaged, is left out.
+
+    names: of the columns [as the first line says].
+    """
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        whole = [{name: row.get(name) or "" for name in names} for row in csv.DictReader(file)]
+    first, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    names = names or first.strip().split(",")
+    cells = (line.strip().split(",") for line in lines[:-1])  # what follows the last end of a line was cut short
+    whole = [dict(zip(names, row, strict=True)) for row in cells if len(row) == len(names)]
     return [row for row in whole if row["step"].isdecimal() and all(map(is_number, row.values()))]
 
 
@@ -115,7 +124,7 @@ def is_number(word: str) -> bool:
 
 def columns(path: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps, and the values of a column."""
-    rows = read(path, ["step", name])
+    rows = read(path)
     return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]
 
 

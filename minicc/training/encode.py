@@ -12,7 +12,12 @@ from minicc.pipeline import StableDiffusion
 from minicc.training.cache import digest_of, kept
 from minicc.training.data import in_range
 
-AT_ONCE = 32 * 128**2  # of 512 × 512, two: SD's VAE then holds 0.3 GB a map of its widest level
+
+def at_once(images: Tensor) -> int:
+    """How many pictures (…, H, W) a VAE takes together: 32 of 128 × 128, 2 of 512 × 512, where SD's widest level then
+    holds 0.3 GB a map.
+    """
+    return max(1, 32 * 128**2 // (images.shape[-2] * images.shape[-1]))
 
 
 def latents_of(path: Path, sd: StableDiffusion, images: Tensor) -> Tensor:
@@ -31,8 +36,8 @@ def encoder_of(sd: StableDiffusion) -> tuple[object, ...]:
 
 
 def encode_images(sd: StableDiffusion, images: Tensor) -> Tensor:
-    """(N, 2, 4, h, w) float16 of uint8 pictures (N, 3, H, W), so many at a time that AT_ONCE pixels are encoded."""
-    batch = max(1, AT_ONCE // (images.shape[-2] * images.shape[-1]))
+    """(N, 2, 4, h, w) float16 of uint8 pictures (N, 3, H, W)."""
+    batch = at_once(images)
     starts = trange(0, len(images), batch, desc="encoding pictures")
     return torch.cat([both_ways(sd, in_range(images[i : i + batch])) for i in starts])
 

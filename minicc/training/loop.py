@@ -52,7 +52,8 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     Afterwards the stage holds the averaged weights, if the config asks for an average.
 
     Raises Error at the first loss or gradient that is not finite, with the step, the batch's names and the last good
-    checkpoint; where memory runs out, with what helps; where nothing can be written.
+    checkpoint, in fp16 not before its scaler has nothing left to halve; where memory runs out, with what helps; where
+    nothing can be written.
     """
     try:
         with advice_on_memory("before the first step", stage.lighter):
@@ -60,6 +61,9 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
         start = agreed(run, resume(run))
         with checkpoint.writing(config.out):
             curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
+        with advice_on_memory("for a validation sheet", stage.lighter):
+            if run.accelerator.is_main_process and start and not curves.sheet_at(start).exists():
+                show(run, start, curves)  # the run was stopped between a checkpoint and its sheet
         batches = loader(data, run, start)
         loss = math.nan
         for step in range(start, config.steps):
@@ -253,19 +257,24 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
     """Every so often: a checkpoint, with its validation loss; after it, so that it is safe, validation pictures."""
-    last, config = step == run.config.steps, run.config
-    if step % config.save_every == 0 or last:
+    if step % run.config.save_every == 0 or step == run.config.steps:
         valid = None if held_out is None else validation_loss(run, held_out)
         if valid is not None:
             curves.add_valid(step, valid)
         save(run, step, {} if valid is None else {"valid": valid})
-    if step % config.sample_every == 0 or last:
-        with run.ema.in_place(), torch.no_grad(), run.accelerator.autocast():  # locked models may be in half precision
-            sheet = run.stage.eval().sheet()
-            run.stage.train()
-        if sheet is not None:
-            curves.add_sheet(step, sheet)
-        curves.draw()
+    show(run, step, curves)
+
+
+def show(run: Run, step: int, curves: Curves) -> None:
+    """The stage's validation pictures and the curves, if it is time for them."""
+    if step % run.config.sample_every and step != run.config.steps:
+        return
+    with run.ema.in_place(), torch.no_grad(), run.accelerator.autocast():  # locked models may be in half precision
+        sheet = run.stage.eval().sheet()
+        run.stage.train()
+    if sheet is not None:
+        curves.add_sheet(step, sheet)
+    curves.draw()
 
 
 def save(run: Run, step: int, measured: dict[str, float]) -> None:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from minicc.training.draws import Draws
 
-SMALL = "try a smaller --batch with more --accumulate, --precision bf16, or --eight-bit"  # `lighter` of light stages
+# `lighter` of light stages
+SMALL = "try a smaller --batch with more --accumulate, --precision bf16, or, with AdamW, --eight-bit"
 
 
 class Stage(nn.Module, ABC):

@@ -233,7 +233,7 @@ class BaseStage(Stage):
     Rombach et al. 2022, eq. 3. A tenth of the captions are dropped, for classifier-free guidance.
     """
 
-    lighter = "try --recompute, --eight-bit, or a smaller --batch with more --accumulate"
+    lighter = "try --recompute, a smaller --batch with more --accumulate, or, with AdamW, --eight-bit"
 
     def __init__(self, sd: StableDiffusion, drop: float = 0.1, shown: Sequence[str] = (), snr_gamma: float = math.inf):
         """shown: the captions of the validation sheet. snr_gamma: of the loss's weights, 5 learns faster; ∞: none."""

@@ -356,9 +356,10 @@ def test_curves_with_lines_that_are_none_are_gone_on_with(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path / "cut", steps=40))
     checkpoint.checkpoints(tmp_path / "cut")[-1].unlink()
     lines = (tmp_path / "cut" / "curves.csv").read_bytes().splitlines(keepends=True)
-    lines[3:3] = [b"\0\0\0\0\n", b"17,?,1,1\n", b"\xff\xfe\n", b"x,1,1,1\n", b"18,1\n"]
+    lines[0] = b"st\0p,loss,lr,norm\r\n"
+    lines[3:3] = [b"\0" * 200_000 + b"\n", b"17,?,1,1\n", b"\xff\xfe\n", b"x,1,1,1\n", b'"\n', b"18,1\n"]
+    lines.append(b"35,0.5,0.1,0.2")  # cut short in the middle of its last number
     (tmp_path / "cut" / "curves.csv").write_bytes(b"".join(lines))
-    (tmp_path / "cut" / "valid.csv").write_bytes(b"another,header\n1,2\n")
     train(ToyStage(), Rows(), toy_config(tmp_path / "cut"))
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
@@ -420,26 +421,6 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_before_it_reaches_the_wei
 def test_a_gradient_that_is_never_a_number_stops_a_run_in_fp16_too(tmp_path, monkeypatch):
     """There a step whose gradient overflows is skipped and the loss's scale halved; here no scale is small enough."""
 
-    class Scaler:
-        """As torch.amp.GradScaler, which needs a GPU: it skips every step."""
-
-        value = 65536.0
-
-        def scale(self, loss: torch.Tensor) -> torch.Tensor:
-            return loss
-
-        def get_scale(self) -> float:
-            return self.value
-
-        def step(self, optimizer: object, closure: object = None) -> None:
-            pass
-
-        def update(self) -> None:
-            self.value /= 2
-
-        def state_dict(self) -> dict[str, float]:
-            return {"scale": self.value}
-
     class Steep(ToyStage):
         def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
             return super().forward(batch, draws) + (0 * self.net[0].weight).sum().sqrt()
@@ -448,7 +429,7 @@ def test_a_gradient_that_is_never_a_number_stops_a_run_in_fp16_too(tmp_path, mon
 
     def with_scaler(*arguments: object) -> object:
         accelerator = made(*arguments)
-        accelerator.scaler = Scaler()
+        accelerator.scaler = torch.amp.GradScaler("cpu")
         return accelerator
 
     monkeypatch.setattr(loop, "new_accelerator", with_scaler)
@@ -527,6 +508,27 @@ def test_memory_that_runs_out_for_a_validation_sheet_is_said_as_well(tmp_path):
 
     with pytest.raises(Error, match=r"out of memory at step 4: .*--recompute"):
         train(Shows(), Rows(), toy_config(tmp_path, steps=5))
+    assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-00000005.safetensors"]
+
+
+def test_a_sheet_that_a_run_did_not_come_to_is_drawn_when_it_goes_on(tmp_path):
+    class Shows(ToyStage):
+        hungry = True
+
+        def sheet(self) -> Image.Image:
+            if self.hungry:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return Image.new("RGB", (8, 8))
+
+    stage = Shows()
+    with pytest.raises(Error, match="out of memory at step 4"):
+        train(stage, Rows(), toy_config(tmp_path, steps=5))
+    with pytest.raises(Error, match="out of memory for a validation sheet"):
+        train(stage, Rows(), toy_config(tmp_path, steps=5))
+    stage.hungry = False
+    train(stage, Rows(), toy_config(tmp_path, steps=5))
+    assert (tmp_path / "sheet-00000005.png").is_file()
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_place_for_caches_or_results_that_cannot_be_written_is_one_clear_error(open_folder):

@@ -630,13 +630,14 @@ def test_every_process_takes_a_gpu_of_its_own_and_a_base_is_there_before_its_pic
     monkeypatch.setattr(commands, "default_device", lambda: torch.device("meta"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "3")
     options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--out", str(tmp_path)]
     for device in ([], ["--device", "cpu"]):
         with pytest.raises(Encoding):
             main(["train", "base", *options, *device])
     assert places == [{"meta"}, {"cpu"}]
-    assert chosen == [3]
+    assert chosen == [1]
 
 
 def test_what_is_opened_beside_the_copy_is_in_a_checkpoint_as_well():
