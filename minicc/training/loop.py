@@ -29,6 +29,7 @@ from minicc.training.stage import Stage
 
 HELD_OUT = 2**40  # the draws of a validation begin here, far from those of every step
 SMALLEST_SCALE = 2**-10  # of fp16's losses, 26 halvings below where it begins: what overflows there is no number at all
+NO_MEMORY = ("out of memory", "allocate memory", "_alloc_failed")  # CUDA's and MPS's words, the CPU's, cuBLAS's
 
 
 @dataclass
@@ -61,7 +62,7 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
         start = agreed(run, resume(run))
         with checkpoint.writing(config.out):
             curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
-        with advice_on_memory("for a validation sheet", stage.lighter):
+        with checkpoint.writing(config.out), advice_on_memory("for a validation sheet", stage.lighter):
             if run.accelerator.is_main_process and start and not curves.sheet_at(start).exists():
                 show(run, start, curves)  # the run was stopped between a checkpoint and its sheet
         batches = loader(data, run, start)
@@ -301,9 +302,6 @@ def validation_loss(run: Run, held_out: Dataset) -> float:
                 total += run.stage(batch, Draws.at(0, HELD_OUT + i)).item()
         run.stage.train()
     return total / len(order)
-
-
-NO_MEMORY = ("out of memory", "allocate memory", "_alloc_failed")  # CUDA's and MPS's words, the CPU's, cuBLAS's
 
 
 @contextmanager
