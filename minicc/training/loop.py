@@ -56,17 +56,10 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
     checkpoint, in fp16 not before its scaler has nothing left to halve; where memory runs out, with what helps; where
     nothing can be written.
     """
-    try:
-        with advice_on_memory("before the first step", stage.lighter):
-            run = start_run(stage, config, data)
+    loss = math.nan
+    with prepared(stage, data, config) as run:
         start = agreed(run, resume(run))
-        with checkpoint.writing(config.out):
-            curves = Curves(config.out, start, config.steps, enabled=run.accelerator.is_main_process)
-        with checkpoint.writing(config.out), advice_on_memory("for a validation sheet", stage.lighter):
-            if run.accelerator.is_main_process and start and not curves.sheet_at(start).exists():
-                show(run, start, curves)  # the run was stopped between a checkpoint and its sheet
-        batches = loader(data, run, start)
-        loss = math.nan
+        curves, batches = curves_from(run, start), loader(data, run, start)
         for step in range(start, config.steps):
             with advice_on_memory(f"at step {step}", stage.lighter):
                 loss, norm = one_step(run, batches, step)
@@ -77,20 +70,24 @@ def train(stage: Stage, data: Dataset, config: TrainConfig, held_out: Dataset | 
             run.accelerator.wait_for_everyone()
         curves.close()
         run.ema.finish()
-        return loss
-    finally:
-        release(stage)
+    return loss
 
 
-def release(stage: Stage) -> None:
-    """Take off what Accelerate put on: the forward under autocast, and the mark by which it would pass over the stage
-    in another run, with another precision or device.
+@contextmanager
+def prepared(stage: Stage, data: Dataset, config: TrainConfig) -> Iterator[Run]:
+    """A run. At its end what Accelerate put on the stage is taken off: the forward under autocast, and the mark by
+    which it would pass over the stage in another run, with another precision or device.
     """
-    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
-        vars(stage).pop(name, None)
+    try:
+        with advice_on_memory("before the first step", stage.lighter):
+            run = start_run(stage, data, config)
+        yield run
+    finally:
+        for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+            vars(stage).pop(name, None)
 
 
-def start_run(stage: Stage, config: TrainConfig, data: Dataset) -> Run:
+def start_run(stage: Stage, data: Dataset, config: TrainConfig) -> Run:
     """The stage on its device, with a fresh optimizer and average."""
     accelerator = new_accelerator(config, stage.uses_all)
     if config.channels_last:
@@ -254,6 +251,16 @@ def settings_of(run: Run) -> dict[str, Any]:
     }
     rate = {"lr": config.lr, "warmup": config.warmup, "decay": config.decay}
     return order | rate | ({} if config.decay == "constant" else {"steps": config.steps})
+
+
+def curves_from(run: Run, start: int) -> Curves:
+    """The curves of a run that goes on from a step, and that step's pictures, if it was stopped before they came."""
+    out = run.config.out
+    with checkpoint.writing(out), advice_on_memory("for a validation sheet", run.stage.lighter):
+        curves = Curves(out, start, run.config.steps, enabled=run.accelerator.is_main_process)
+        if run.accelerator.is_main_process and start and not curves.sheet_at(start).exists():
+            show(run, start, curves)
+    return curves
 
 
 def after_step(run: Run, step: int, curves: Curves, held_out: Dataset | None) -> None:
