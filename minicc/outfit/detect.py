@@ -74,7 +74,7 @@ def uncertainty_of(clothes: Clothes) -> float:
 
 def unfamiliar(clothes: Clothes) -> list[str]:
     """A doubt about what was found, if the detector is as unsure of the figure as of pictures it has not learned."""
-    if not (clothes.index > 0).any() or uncertainty_of(clothes) < UNSURE:
+    if not uncertainty_of(clothes) >= UNSURE:  # nan: there is nobody to be unsure of
         return []
     return ["the detector is unsure of this picture, unlike what it has learned: look at the mask, or paint one"]
 
