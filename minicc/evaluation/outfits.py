@@ -1,6 +1,6 @@
-"""Two garments at once: a doll's top and bottom, each given by its picture, and nobody paints a mask."""
+"""Other garments than one: a doll's top and bottom, or its shoes, given by their pictures; nobody paints a mask."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +8,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from minicc.data.dolls import Doll, draw
+from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.tensors import to_tensors
 from minicc.evaluation.base import first_doll
 from minicc.evaluation.edits import outside_change
@@ -23,27 +24,26 @@ from minicc.outfit.phase1 import Result
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
 
-SLOTS = ("top", "bottom")
-
 
 def evaluate_outfits(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, reader: AttributeReader, n: int, seed: int,
-    steps: int = 50, guidance: float = 2.0,
+    steps: int = 50, guidance: float = 2.0, slots: Sequence[str] = ("top", "bottom"),
 ) -> dict[str, float]:  # fmt: skip
-    """On n test dolls: the share of their 2n garments whose kind, colour and pattern are read off the results as they
-    were given, and outside_max, the largest change outside the masks used.
+    """On n test dolls, a garment in each of these slots: the share of the garments whose kind, colour and, if they have
+    any, pattern are read off the results as they were given; outside_max, the largest change outside the masks used.
     """
-    asked, results = outfits(n, seed), list[Result]()
+    asked, results = outfits(n, seed, slots), list[Result]()
     for number, before, after in tqdm(asked, desc="outfits"):
-        pictures = [after.flat(slot) for slot in SLOTS]
+        pictures = [after.flat(slot) for slot in slots]
         options = {"detector": detector, "seed": number, "steps": steps, "guidance": guidance}
         try:
             results.append(phase2.generate(sd, control, before.image, pictures, **options))
         except NoMask:  # the doll stays as it is
             results.append(Result(before.image, Image.new("L", before.image.size), "", number))
     right = Answers([after for *_, after in asked]).right(reader.read(to_tensors(r.image for r in results)).numpy())
-    facts = {"garment": SLOTS, "colour": [f"{s}_colour" for s in SLOTS], "pattern": [f"{s}_pattern" for s in SLOTS]}
-    shares = {name: float(right[:, columns(those)].mean()) for name, those in facts.items()}
+    patterned = [f"{slot}_pattern" for slot in slots if slot in PATTERNED]
+    facts = {"garment": list(slots), "colour": [f"{slot}_colour" for slot in slots], "pattern": patterned}
+    shares = {name: float(right[:, columns(those)].mean()) for name, those in facts.items() if those}
     return {**shares, "outside_max": max(map(changed_outside, results, (before for _, before, _ in asked)))}
 
 
@@ -52,18 +52,18 @@ def changed_outside(result: Result, before: Doll) -> float:
     return outside_change(before.image, result.image, np.asarray(result.mask) > 0)
 
 
-def outfits(n: int, seed: int) -> list[tuple[int, Doll, Doll]]:
-    """n test dolls in a top and a bottom, and each in two others of held-out combinations; with the doll's number."""
-    found = candidates(first_doll(seed))
+def outfits(n: int, seed: int, slots: Sequence[str]) -> list[tuple[int, Doll, Doll]]:
+    """n test dolls that wear these, and each in others, of held-out combinations; with the doll's number."""
+    found = candidates(first_doll(seed), slots)
     return [next(found) for _ in range(n)]
 
 
-def candidates(first: int) -> Iterator[tuple[int, Doll, Doll]]:
+def candidates(first: int, slots: Sequence[str]) -> Iterator[tuple[int, Doll, Doll]]:
     number = first
     while True:
         before = draw(number, split="test", combinations="heldout")
-        if set(SLOTS) <= set(before.slots):
+        if set(slots) <= set(before.slots):
             random = rng(number, 9)
-            others = {slot: other_than(before.worn(slot), random, slot) for slot in SLOTS}
+            others = {slot: other_than(before.worn(slot), random, slot) for slot in slots}
             yield number, before, before.wearing(replace(before.outfit, **others))
         number += 1

@@ -48,9 +48,10 @@ def evaluate_phase2(
     masks; those of mean and phase1_caption are not narrowed, which is a part of phase 2. mask_covered, mask_excess: of
     the truly changed pixels how many the detector's masks cover, and how many others they hold, in parts of the changed
     ones; before_narrowing: the same of them as they began, over which kept_delta_e is measured. outfits: top and bottom
-    at once, on a quarter as many dolls.
+    at once, on a quarter as many dolls; shoes: on as many, shoes alone.
     """
     asked, options = wears(n, seed), {"steps": steps, "guidance": guidance}
+    few = (sd, control, detector, reader, max(1, n // 4), seed, steps, guidance)
     goal = [reconstruction(sd, one) for one in asked]
     clothes = found_clothes(sd, detector, asked)
     found = [one.mask for one in clothes]
@@ -77,7 +78,8 @@ def evaluate_phase2(
         "before_narrowing": cover(found, true),
         "true_masks": measured(dressed(sd, control, asked, true, "true masks", **options), true)
         | {"correspondence": attention},
-        "outfits": evaluate_outfits(sd, control, detector, reader, max(1, n // 4), seed, steps, guidance),
+        "outfits": evaluate_outfits(*few),
+        "shoes": evaluate_outfits(*few, slots=("shoes",)),
         "ceiling": measured(goal, true),
         "baselines": baselines,
     }

@@ -19,7 +19,9 @@ REPLACES = {
 }  # fmt: skip
 # From where to where a garment may reach: parts of the figure's height, from its highest pixel to its lowest, and how
 # far beside the body, in parts of its height too. Measured on dolls: see tests/outfit/test_reach.py.
-SPANS = {"top": (0.38, 0.78, 0.02), "bottom": (0.68, 0.96, 0.05), "dress": (0.38, 0.96, 0.04)}
+SPANS = {
+    "top": (0.38, 0.78, 0.02), "bottom": (0.68, 0.96, 0.05), "dress": (0.38, 0.96, 0.04), "shoes": (0.79, 1.0, 0.02),
+}  # fmt: skip
 NECK = 0.46  # of the height: where clothes begin at the lowest; of 150 dolls at 0.36 to 0.46
 COLLAR = 0.04  # of the height: so much higher may a new collar be on a bust; above may be the face, so no more
 SHARE = 0.5  # of the largest: of 229 single garments of dolls none has more than 0.45 of it in a second class
@@ -67,7 +69,7 @@ def worn(clothes: Clothes, name: str) -> bool:
 
 
 def reach(clothes: Clothes, kind: str) -> np.ndarray:
-    """(H, W) bool: the body, bare or clothed, where such a garment may be; nothing for shoes and accessories."""
+    """(H, W) bool: the body, bare or clothed, where such a garment may be; for shoes the bare one; nothing for hats."""
     figure = clothes.index > 0
     if kind not in SPANS or not figure.any():
         return np.zeros_like(figure)
@@ -75,14 +77,16 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
     top, height, is_bust = int(figure.any(1).argmax()), *whole_height(clothes)
     first = max(first, NECK - COLLAR) if is_bust else first
     pixels = max(1, round(beside * height))
-    body = without_spots(clothes.layer("skin", "top", "bottom", "dress"), round(SMALLEST * figure.size))
-    if kind != "top":  # a skirt hangs between the legs
+    where = ("skin", "shoes") if kind == "shoes" else ("skin", "top", "bottom", "dress")
+    body = without_spots(clothes.layer(*where), round(SMALLEST * figure.size))
+    if kind in ("bottom", "dress"):  # a skirt hangs between the legs
         body = closed(body, round(0.08 * height))
     body = binary_dilation(body, DISK, iterations=pixels)
     heights = (np.arange(len(figure)) - top)[:, None] / height  # (H, 1): of each row, 0 at the head
     inside = (heights >= first) & (heights <= last)
-    kept = clothes.layer("accessory") | (clothes.layer("shoes") & (heights > SOLES))
-    return (body | clothes.layer("shoes")) & inside & ~kept
+    shoes = clothes.layer("shoes")
+    kept = clothes.layer("accessory") | (shoes & (heights > SOLES) & (kind != "shoes"))
+    return (body | shoes) & inside & ~kept
 
 
 def whole_height(clothes: Clothes) -> tuple[int, bool]:

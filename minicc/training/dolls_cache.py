@@ -16,7 +16,7 @@ from tqdm import tqdm
 from minicc.data import dolls, masks
 from minicc.data.dolls import dataset
 from minicc.data.dolls.facts import attributes, numbers
-from minicc.data.dolls.wardrobe import CLASSES, SLOTS
+from minicc.data.dolls.wardrobe import CLASSES, PATTERNED, SLOTS
 from minicc.data.masks import clothes_in
 from minicc.data.tensors import on_white
 from minicc.errors import Error
@@ -25,6 +25,7 @@ from minicc.training.cache import digest_of, kept
 Row = dict[str, np.ndarray | str]
 Job = tuple[str, int, int]  # split, seed, size
 CELL = 8  # pixels a latent cell
+SHOES = 0.12  # the share of dolls whose `worn` is what they wear on their feet
 
 
 def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ def other(job: Job) -> Row:
 
 
 def worn(job: Job) -> Row:
-    """A top, bottom or one-piece of a doll, and the pixels that change when it is changed for another."""
+    """A top, bottom, one-piece or the shoes of a doll, and the pixels that change when another takes their place."""
     split, seed, size = job
     doll = dolls.draw(seed, size=size, split=split)
     random, slot = chosen_slot(doll)
@@ -146,7 +147,8 @@ def where(job: Job) -> Row:
 def chosen_slot(doll: dolls.Doll) -> tuple[np.random.Generator, str]:
     """Which of its garments a doll's `worn` shows, and the draws that follow."""
     random = np.random.default_rng([doll.words, 4])
-    return random, str(random.choice([slot for slot in doll.slots if slot in ("top", "bottom", "onepiece")]))
+    on_feet = random.random() < SHOES and "shoes" in doll.slots
+    return random, "shoes" if on_feet else str(random.choice([slot for slot in doll.slots if slot in PATTERNED]))
 
 
 def changed_in(outfit: dolls.Outfit, slot: str, random: np.random.Generator, combinations: str) -> dolls.Outfit:

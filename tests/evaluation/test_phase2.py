@@ -146,7 +146,7 @@ def test_where_nothing_is_found_the_character_stays(sd, control, asked):
 
 
 def test_an_outfit_is_a_top_and_a_bottom_and_nothing_else_changes():
-    for _, before, after in outfits(4, 0):
+    for _, before, after in outfits(4, 0, ("top", "bottom")):
         old, new = dict(before.outfit.items()), dict(after.outfit.items())
         assert {slot for slot in new if old[slot] != new[slot]} == {"top", "bottom"}
         assert all(
@@ -180,5 +180,7 @@ def test_evaluate_phase2_writes_every_figure(sd, control, tmp_path, capsys):
     assert 0 <= f["correspondence"] <= 1
     assert set(f["outfits"]) == {"garment", "colour", "pattern", "outside_max"}
     assert f["outfits"]["outside_max"] == 0
+    assert set(f["shoes"]) == {"garment", "colour", "outside_max"}
+    assert f["shoes"]["outside_max"] == 0
     assert "| SSIM in the masked region |" in capsys.readouterr().out
     assert torch.isfinite(torch.tensor(f["mask_covered"]))
