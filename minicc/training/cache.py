@@ -1,6 +1,8 @@
 """What is computed once and kept on disk: drawn dolls, latents. A cache of other things is noticed and remade."""
 
 import hashlib
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minicc.training.checkpoint import write_atomically, writing
+
+DRAFT = re.compile(r".+\.\d+\.tmp|\.tmp\w{6}")  # ours, and those of safetensors
+FORGOTTEN = 3600  # seconds: a draft that nobody has written to for so long is of a process that was killed
 
 
 def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -21,10 +26,18 @@ def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict
         tensors = make()
         with writing(path, "--cache"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path.parent)
             write_atomically(path, tensors, {"digest": digest})
         found = read(path, digest)
     assert found is not None
     return found
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of files as large as a cache."""
+    for draft in folder.iterdir():
+        if DRAFT.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > FORGOTTEN:
+            draft.unlink(missing_ok=True)
 
 
 def read(path: Path, digest: str) -> dict[str, Tensor] | None:

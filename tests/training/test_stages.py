@@ -29,7 +29,6 @@ from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
 from minicc.training import commands, dolls_cache, encode, phase2_stage
-from minicc.training.cache import digest_of, kept
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
@@ -412,18 +411,6 @@ def test_another_picture_caption_or_model_is_encoded_anew_and_the_same_is_not(tm
     assert capsys.readouterr().out.count("is stale (made from other pictures or another model)") == 3
 
 
-def test_a_models_digest_is_of_its_numbers_and_not_of_how_they_are_laid_out():
-    kernel = torch.randn(4, 16, 1, 1)
-    assert digest_of(kernel.to(memory_format=torch.channels_last)) == digest_of(kernel) != digest_of(kernel + 1)
-
-
-def test_a_damaged_cache_is_made_again(tmp_path, capsys):
-    kept(tmp_path / "x", "d", lambda: {"a": torch.ones(3)})
-    (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:-4])
-    assert kept(tmp_path / "x", "d", lambda: {"a": torch.ones(3)})["a"].sum() == 3
-    assert "x is damaged" in capsys.readouterr().out
-
-
 def test_phase_1_learns_from_half_of_the_sentences():
     x, empty = torch.ones(4000, 77, 2), torch.zeros(1, 77, 2)
     kept_share = dropped(x, empty, 0.5, Draws.at(0, 0))[:, 0, 0].mean().item()
@@ -521,19 +508,6 @@ def test_the_noisiest_steps_may_count_more_in_the_loss_of_a_controlnet(inside):
         assert weighed.loss(wrong, right, mask, t).item() == pytest.approx(min(snr, 0.5) / snr)
     with pytest.raises(Error, match="snr_gamma=0: a weight in the loss, expected more than 0"):
         Phase1Stage(sd, control, snr_gamma=0)
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's count of a process's pages")
-def test_a_cache_is_mapped_and_not_read_into_memory(tmp_path):
-    def private() -> int:
-        rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return next(1024 * int(row.split()[1]) for row in rows if row.startswith("Anonymous:"))
-
-    kept(tmp_path / "x", "d", lambda: {"a": torch.ones(2**24)})  # 64 MB, written
-    before = private()
-    again = kept(tmp_path / "x", "d", dict)["a"]
-    assert again[::4096].sum() == 2**12
-    assert private() - before < 2**24
 
 
 def test_half_of_the_sentences_are_dropped_unless_told_otherwise_and_all_or_none_if_so():

@@ -1,0 +1,61 @@
+"""What is kept on disk between runs: made once, made anew when it is of something else, no drafts left behind."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from minicc.training.cache import FORGOTTEN, digest_of, kept
+
+
+def made(number: int):
+    return lambda: {"x": torch.full((3,), number)}
+
+
+def test_it_is_made_once_and_anew_for_another_digest(tmp_path, capsys):
+    path = tmp_path / "deep" / "cache.safetensors"
+    assert kept(path, "a", made(1))["x"].tolist() == [1, 1, 1]
+    assert kept(path, "a", made(2))["x"].tolist() == [1, 1, 1]
+    assert capsys.readouterr().out == ""
+    assert kept(path, "b", made(2))["x"].tolist() == [2, 2, 2]
+    assert "stale" in capsys.readouterr().out
+
+
+def test_a_damaged_one_is_made_anew(tmp_path, capsys):
+    path = tmp_path / "cache.safetensors"
+    kept(path, "a", made(1))
+    path.write_bytes(path.read_bytes()[:-4])
+    assert kept(path, "a", made(2))["x"].tolist() == [2, 2, 2]
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_drafts_of_killed_processes_go_and_those_that_are_being_written_stay(tmp_path):
+    names = ("dolls-train.123.tmp", ".tmpAbC123")
+    mine = ("notes.tmp", "dolls.txt", "other.safetensors")
+    for name in (*names, *mine, "latents.77.tmp"):
+        (tmp_path / name).write_bytes(b"half")
+    old = time.time() - FORGOTTEN - 60
+    for name in (*names, *mine):
+        os.utime(tmp_path / name, (old, old))
+    kept(tmp_path / "cache.safetensors", "a", made(1))
+    assert {p.name for p in tmp_path.iterdir()} == {"cache.safetensors", "latents.77.tmp", *mine}
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's count of a process's pages")
+def test_a_cache_is_mapped_and_not_read_into_memory(tmp_path):
+    def private() -> int:
+        rows = Path("/proc/self/smaps_rollup").read_text().splitlines()
+        return next(1024 * int(row.split()[1]) for row in rows if row.startswith("Anonymous:"))
+
+    kept(tmp_path / "x", "d", lambda: {"a": torch.ones(2**24)})  # 64 MB, written
+    before = private()
+    again = kept(tmp_path / "x", "d", dict)["a"]
+    assert again[::4096].sum() == 2**12
+    assert private() - before < 2**24
+
+
+def test_a_models_digest_is_of_its_numbers_and_not_of_how_they_are_laid_out():
+    kernel = torch.randn(4, 16, 1, 1)
+    assert digest_of(kernel.to(memory_format=torch.channels_last)) == digest_of(kernel) != digest_of(kernel + 1)
