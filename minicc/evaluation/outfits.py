@@ -1,4 +1,4 @@
-"""Other garments than one: a doll's top and bottom, or its shoes, given by their pictures; nobody paints a mask."""
+"""What phase 2's main table leaves out: a top and a bottom at once, and shoes. Nobody paints a mask."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def evaluate_outfits(
     any, pattern are read off the results as they were given; outside_max, the largest change outside the masks used.
     """
     asked, results = outfits(n, seed, slots), list[Result]()
-    for number, before, after in tqdm(asked, desc="outfits"):
+    for number, before, after in tqdm(asked, desc=" and ".join(slots)):
         pictures = [after.flat(slot) for slot in slots]
         options = {"detector": detector, "seed": number, "steps": steps, "guidance": guidance}
         try:
@@ -53,7 +53,9 @@ def changed_outside(result: Result, before: Doll) -> float:
 
 
 def outfits(n: int, seed: int, slots: Sequence[str]) -> list[tuple[int, Doll, Doll]]:
-    """n test dolls that wear these, and each in others, of held-out combinations; with the doll's number."""
+    """n test dolls that wear these, and each in others, with the doll's number; what has patterns is of held-out
+    combinations, shoes have none.
+    """
     found = candidates(first_doll(seed), slots)
     return [next(found) for _ in range(n)]
 

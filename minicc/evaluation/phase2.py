@@ -1,9 +1,9 @@
 """`minicc evaluate phase2`: a doll and the picture of a garment. Is this garment worn, and is the rest as it was?
 
-Everything is held out: the doll is of the test split, the garment a combination that training never shows, and its
-picture's place, scale and mirror vary. Measured with the detector's own masks, and with true ones. Beside it: "mean",
-the garment's mean colour; "phase1_caption", phase 1 given the garment in words; "plain_hint", the garment as three
-channels of the hint. "ceiling" is the true picture through the VAE.
+Everything is held out: the doll is of the test split, the garment, shoes excepted, a combination that training never
+shows, and its picture's place, scale and mirror vary. Measured with the detector's own masks, and with true ones.
+Beside it: "mean", the garment's mean colour; "phase1_caption", phase 1 given the garment in words; "plain_hint", the
+garment as three channels of the hint. "ceiling" is the true picture through the VAE.
 """
 
 from collections.abc import Sequence

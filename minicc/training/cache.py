@@ -4,6 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from minicc.training.checkpoint import write_atomically, writing
 
-DRAFT = re.compile(r".+\.\d+\.tmp|\.tmp\w{6}")  # ours, and those of safetensors
+DRAFT = re.compile(r"(dolls|others|worn|where|latents|outfits)-.+\.\d+\.tmp")  # of `write_atomically`
 FORGOTTEN = 3600  # seconds: a draft that nobody has written to for so long is of a process that was killed
 
 
@@ -34,10 +35,11 @@ def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed processes left of files as large as a cache."""
+    """Delete drafts of killed processes: each may be as large as a cache. Another process may be sweeping, too."""
     for draft in folder.iterdir():
-        if DRAFT.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > FORGOTTEN:
-            draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            if DRAFT.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > FORGOTTEN:
+                draft.unlink()
 
 
 def read(path: Path, digest: str) -> dict[str, Tensor] | None:

@@ -25,7 +25,7 @@ from minicc.training.cache import digest_of, kept
 Row = dict[str, np.ndarray | str]
 Job = tuple[str, int, int]  # split, seed, size
 CELL = 8  # pixels a latent cell
-SHOES = 0.12  # the share of dolls whose `worn` is what they wear on their feet
+SHOES = 0.12  # of the dolls that wear shoes, the share whose `worn` is these
 
 
 def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:

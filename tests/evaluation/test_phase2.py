@@ -145,13 +145,13 @@ def test_where_nothing_is_found_the_character_stays(sd, control, asked):
     assert made.tobytes() != asked[1].character.tobytes()
 
 
-def test_an_outfit_is_a_top_and_a_bottom_and_nothing_else_changes():
-    for _, before, after in outfits(4, 0, ("top", "bottom")):
+@pytest.mark.parametrize("slots", [("top", "bottom"), ("shoes",)])
+def test_of_an_outfit_all_garments_change_and_nothing_else(slots):
+    for _, before, after in outfits(4, 0, slots):
         old, new = dict(before.outfit.items()), dict(after.outfit.items())
-        assert {slot for slot in new if old[slot] != new[slot]} == {"top", "bottom"}
-        assert all(
-            (new[slot].kind, new[slot].colour, new[slot].pattern) in dolls.HELD_OUT for slot in ("top", "bottom")
-        )
+        assert {slot for slot in new if old[slot] != new[slot]} == set(slots)
+        patterned = [new[slot] for slot in slots if slot != "shoes"]
+        assert all((one.kind, one.colour, one.pattern) in dolls.HELD_OUT for one in patterned)
 
 
 def test_evaluate_phase2_writes_every_figure(sd, control, tmp_path, capsys):

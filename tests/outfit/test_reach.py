@@ -107,6 +107,25 @@ def test_a_short_top_over_trousers_and_a_large_head_make_no_bust():
     assert whole_height(found_in(index))[1] is False
 
 
+def test_bare_feet_take_shoes_and_no_hand_that_hangs_low():
+    dolls_shod = (dolls.draw(1_000_000 + i, split="test") for i in range(60))
+    barefoot = [doll for doll in dolls_shod if "shoes" not in doll.slots][:4]
+    assert len(barefoot) == 4
+    for doll in barefoot:
+        boots = doll.wearing(replace(doll.outfit, shoes=dolls.Garment("boots", "red")))
+        changed = (np.asarray(doll.image) != np.asarray(boots.image)).any(-1)
+        assert (reaching_mask(found_in(doll.index), ["shoes"]) & changed).sum() > 0.9 * changed.sum()
+
+    index = np.zeros((100, 60), np.uint8)
+    index[:50, 20:40], index[50:80, 20:40] = CLASSES.index("skin"), CLASSES.index("dress")
+    index[80:, 22:28] = index[80:, 32:38] = index[50:88, 4:8] = CLASSES.index("skin")  # two legs, a long arm
+    mask = reaching_mask(found_in(index), ["shoes"])
+    assert mask[80:, 22:28].all()
+    assert not mask[:, :12].any()
+    with pytest.raises(NothingFound, match="no shoes found"):
+        reaching_mask(found_in(index[:75]), ["shoes"])
+
+
 def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
     two = next(d for d in map(dolls.draw, range(20)) if "top" in d.slots)
     one = next(d for d in map(dolls.draw, range(20)) if "onepiece" in d.slots)

@@ -31,7 +31,17 @@ from minicc.small import small_stable_diffusion
 from minicc.training import commands, dolls_cache, encode, phase2_stage
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
-from minicc.training.dolls_cache import draw_dolls, draw_others, drawn, lone_garments, one, stacked, texts
+from minicc.training.dolls_cache import (
+    chosen_slot,
+    draw_dolls,
+    draw_others,
+    drawn,
+    lone_garments,
+    one,
+    stacked,
+    texts,
+    worn,
+)
 from minicc.training.draws import Draws
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.phase2_stage import Worn
@@ -409,6 +419,17 @@ def test_another_picture_caption_or_model_is_encoded_anew_and_the_same_is_not(tm
     a = contexts_of(tmp_path / "c", sd, ["a"])
     assert not torch.equal(contexts_of(tmp_path / "c", sd, ["b"]), a)
     assert capsys.readouterr().out.count("is stale (made from other pictures or another model)") == 3
+
+
+def test_some_garments_are_shoes_and_a_barefoot_doll_shows_none():
+    seeds = {seed: chosen_slot(dolls.draw(seed, split="train"))[1] for seed in range(200)}
+    shod = [seed for seed, slot in seeds.items() if slot == "shoes"]
+    assert 10 < len(shod) < 40
+    assert all(slot in dolls.draw(seed, split="train").slots for seed, slot in seeds.items())
+    row = worn(("train", shod[0], 64))
+    assert row["slot"] == CLASSES["shoes"]
+    assert row["region"].any()
+    assert not row["region"][:40].any()
 
 
 def test_phase_1_learns_from_half_of_the_sentences():
