@@ -37,7 +37,7 @@ def hem(y: float, fill: str, height: float = 0.03) -> list[Piece]:
 
 def trousers(length: str) -> list[Piece]:
     """Wide, with a crease."""
-    crease = mirror([seam("leg_r", (0.006, 0.03), (0.008, 0.2), layer="legs", width=0.006)])
+    crease = mirror([seam("leg_r", (0.007, 0.112), (0.008, 0.2), layer="legs", width=0.006)])
     return [*both_legs(0.208, 0.056, 0.056), *waist(), *crease]
 
 
@@ -50,8 +50,8 @@ def jeans(length: str) -> list[Piece]:
 
 
 def shorts(length: str) -> list[Piece]:
-    """To mid-thigh, wide, with a band."""
-    return [*both_legs(0.09, 0.057, 0.066), *waist(), *hem(0.09, "second", 0.018)]
+    """To the knee, wide, with a band."""
+    return [*both_legs(0.12, 0.057, 0.066), *waist(), *hem(0.12, "second", 0.018)]
 
 
 def leggings(length: str) -> list[Piece]:
@@ -62,10 +62,10 @@ def leggings(length: str) -> list[Piece]:
 
 def skirt(length: str) -> list[Piece]:
     """A bell of cloth with folds, and a band along the hem."""
-    end, out = (0.43, 0.18) if length == "long" else (0.345, 0.172)
+    end, out = (0.43, 0.18) if length == "long" else (0.388, 0.178)
     shape = both((0, 0.2), (0.1, 0.2, 1), (0.13, 0.25), (out, end - 0.012, 1), (out * 0.6, end + 0.006),
         (0, end + 0.014))
-    folds = [seam("torso", (x * 0.7, 0.27), (x, end - 0.01), layer="legs") for x in (-0.1, -0.03, 0.05, 0.12)]
+    folds = [seam("torso", (x * 0.7, 0.27), (x, end - 0.01), layer="legs") for x in (-0.12, -0.055, 0.125)]
     edge = ((-out - 0.02, end - 0.034), (-out * 0.6, end - 0.016), (0, end - 0.008), (out * 0.6, end - 0.016),
         (out + 0.02, end - 0.034))
     return [Piece("torso", shape, "main", "legs"), *folds, seam("torso", *edge, fill="second", layer="legs",
@@ -73,16 +73,16 @@ def skirt(length: str) -> list[Piece]:
 
 
 def pleated(length: str) -> list[Piece]:
-    """Knife pleats: a zigzag hem, every second pleat in shadow."""
-    end = 0.34
+    """Knife pleats: a zigzag hem, a shadow along every second edge."""
+    end = 0.382
     xs = (0.0, 0.036, 0.072, 0.108, 0.144, 0.176)
     right = [(x, end - 0.02 * (x / 0.176) + (0.014 if i % 2 else -0.004), 1) for i, x in enumerate(xs)]
     shape = both((0, 0.2), (0.1, 0.2, 1), (0.122, 0.24), *reversed(right))
     pleats = []
     for i in range(-4, 5, 2):
-        a, b = i * 0.036, (i + 1) * 0.036
-        pleats.append(detail("torso", ((a * 0.62, 0.222, 1), (b * 0.62, 0.222, 1), (b, end + 0.02, 1),
-            (a, end + 0.02, 1)), "dark", "legs"))
+        a = i * 0.036
+        pleats.append(detail("torso", ((a * 0.62, 0.222, 1), (a + 0.014, end + 0.02, 1), (a, end + 0.02, 1)),
+            "dark", "legs"))
         pleats.append(seam("torso", (a * 0.62, 0.222), (a, end + 0.02), layer="legs", width=0.006))
     return [Piece("torso", shape, "main", "legs"), *pleats, *waist("second")[:1]]
 

@@ -45,7 +45,7 @@ def kimono_top(length: str) -> list[Piece]:
     """Crossed collar, belt, wide sleeves, a short skirt below the belt."""
     body = both((0, -0.004), (0.05, -0.014, 1), (0.1, 0.002), (0.126, 0.05), (0.11, 0.15), (0.114, 0.2),
         (0.142, 0.276, 1), (0, 0.288))
-    fold = seam("torso", (0.02, 0.21), (0.034, 0.29))
+    fold = seam("torso", (0.05, 0.21), (0.068, 0.29))
     return [Piece("torso", body), *crossing(0.16), fold, *obi(), *wide_sleeves()]
 
 

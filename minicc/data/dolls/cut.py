@@ -13,19 +13,21 @@ from minicc.data.dolls.wardrobe import Garment
 
 RED: Colour = (222, 56, 62)
 LOGOS: dict[str, Logo] = {
-    "top": ("torso", 0.0, 0.125, 0.046),
-    "bottom": ("leg_r", 0.0, 0.05, 0.034),
-    "onepiece": ("torso", 0.0, 0.28, 0.05),
-    "skirt": ("torso", 0.06, 0.3, 0.042),
-    "jacket": ("torso", 0.084, 0.15, 0.03),
-    "hoodie": ("torso", 0.0, 0.122, 0.04),
-    "vest": ("torso", 0.06, 0.2, 0.032),
-    "sailor top": ("torso", 0.066, 0.18, 0.04),
-    "kimono top": ("torso", 0.07, 0.09, 0.034),
-    "overalls": ("torso", 0.07, 0.215, 0.03),
-    "kimono": ("torso", -0.05, 0.31, 0.048),
-    "robe": ("torso", 0.085, 0.34, 0.046),
-    "jumpsuit": ("torso", 0.06, 0.24, 0.034),
+    "top": ("torso", 0.0, 0.125, 0.052),
+    "bottom": ("leg_r", 0.0, 0.064, 0.042),
+    "onepiece": ("torso", 0.0, 0.28, 0.056),
+    "skirt": ("torso", 0.034, 0.322, 0.05),
+    "shirt": ("torso", -0.064, 0.13, 0.044),
+    "jacket": ("torso", 0.086, 0.155, 0.038),
+    "hoodie": ("torso", 0.0, 0.122, 0.046),
+    "armour": ("torso", 0.054, 0.1, 0.042),
+    "vest": ("torso", 0.062, 0.19, 0.042),
+    "sailor top": ("torso", 0.07, 0.18, 0.044),
+    "kimono top": ("torso", 0.0, 0.25, 0.036),
+    "overalls": ("torso", 0.0, 0.214, 0.042),
+    "kimono": ("torso", -0.05, 0.31, 0.052),
+    "robe": ("torso", -0.064, 0.33, 0.05),
+    "jumpsuit": ("torso", 0.062, 0.246, 0.042),
 }  # by kind, else by slot: where the heart is, and how large
 
 
@@ -65,7 +67,7 @@ def cloth(garment: Garment) -> Cloth:
 def span(garment: Garment) -> tuple[float, float]:
     """What a gradient runs over: the garment's visible height."""
     if garment.slot == "bottom":
-        return 0.25, 0.34 if garment.length == "short" or garment.kind in ("shorts", "pleated skirt") else 0.43
+        return 0.25, 0.38 if garment.length == "short" or garment.kind in ("shorts", "pleated skirt") else 0.43
     return (0.0, 0.4) if garment.slot == "onepiece" else (0.0, 0.26)
 
 

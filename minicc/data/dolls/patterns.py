@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 from minicc.data.dolls.colours import CLOTH, SECOND, Colour, mix
 
 TILE = 96  # pixels of a pattern's repeat
-PERIOD = {"stripes": 0.06, "dots": 0.09, "checks": 0.086, "plaid": 0.115, "stars": 0.115}  # of the frame
+# Of the frame; none below 0.07, as a cell of the latents, 8 pixels of 128, would then hold more than a whole repeat.
+PERIOD = {"stripes": 0.075, "dots": 0.1, "checks": 0.1, "plaid": 0.115, "stars": 0.125}
 GRADIENT = 32  # steps of colour
 Logo = tuple[str, float, float, float]  # bone, x, y, half width
 
@@ -41,8 +42,8 @@ def tile(pattern: str) -> np.ndarray:
         draw.rectangle((0, 66, TILE, 76), fill=1)
         draw.rectangle((66, 0, 76, TILE), fill=1)
     elif pattern == "stars":
-        draw.polygon(star(28, 28, 27), fill=1)
-        draw.polygon(star(76, 76, 27), fill=1)
+        draw.polygon(star(26, 26, 29), fill=1)
+        draw.polygon(star(74, 74, 29), fill=1)
     return np.asarray(picture)
 
 

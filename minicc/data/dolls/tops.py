@@ -92,9 +92,8 @@ def hoodie(length: str) -> list[Piece]:
     pocket = both((0, 0.165), (0.056, 0.165, 1), (0.082, 0.226, 1), (0.078, 0.24, 1), (0, 0.242))
     body = both((0, 0.02), (0.05, -0.008), (0.106, 0.002), (0.134, 0.05), (0.122, 0.15), (0.13, 0.23),
         (0.12, 0.266, 1), (0, 0.274))
-    strings = [seam("torso", (x, 0.055), (x * 1.15, 0.09), (x * 1.05, 0.125), fill="string",
-        width=0.013) for x in (-0.03, 0.03)]
-    tips = [patch("torso", ellipse(x, 0.13, 0.007, 0.01), "string", shaded=False) for x in (-0.0315, 0.0315)]
+    strings = [seam("torso", (x, 0.055), (x * 1.1, 0.09), fill="string", width=0.013) for x in (-0.036, 0.036)]
+    tips = [patch("torso", ellipse(x, 0.094, 0.007, 0.01), "string", shaded=False) for x in (-0.04, 0.04)]
     return [Piece("torso", hood, "main", "back"), Piece("torso", body), *band(0.252, 0.04, "dark"), patch("torso",
         pocket, "pocket"),
             patch("torso", rim, "inner"), *strings, *tips, *sleeves("long"), *cuffs("dark", 0.022)]
