@@ -114,7 +114,7 @@ def jacket(length: str) -> list[Piece]:
         (0.046, 0.282, 1), (0.042, 0.15), (0.05, 0.06))
     lapel = ((0.034, -0.016, 1), (0.062, -0.012, 1), (0.094, 0.048, 1), (0.07, 0.058, 1), (0.07, 0.076, 1),
         (0.044, 0.13, 1), (0.046, 0.06))
-    pocket = ((0.064, 0.196, 1), (0.108, 0.196, 1), (0.108, 0.216, 1), (0.064, 0.216, 1))
+    pocket = ((0.064, 0.174, 1), (0.108, 0.174, 1), (0.108, 0.192, 1), (0.064, 0.192, 1))
     halves = [patch("torso", p, "main") for p in (panel, mirrored(panel))]
     trims = [patch("torso", q, "second", shaded=False) for p in (lapel, pocket) for q in (p, mirrored(p))]
     placket = [seam("torso", (0, 0.03), (0, 0.26), fill="inner_line"), *buttons(0.08, 0.14, 0.2, fill="steel")]
