@@ -62,7 +62,7 @@ def leggings(length: str) -> list[Piece]:
 
 def skirt(length: str) -> list[Piece]:
     """A bell of cloth with folds, and a band along the hem."""
-    end, out = (0.43, 0.18) if length == "long" else (0.388, 0.178)
+    end, out = (0.442, 0.184) if length == "long" else (0.37, 0.174)
     shape = both((0, 0.2), (0.1, 0.2, 1), (0.13, 0.25), (out, end - 0.012, 1), (out * 0.6, end + 0.006),
         (0, end + 0.014))
     folds = [seam("torso", (x * 0.7, 0.27), (x, end - 0.01), layer="legs") for x in (-0.12, -0.055, 0.125)]
@@ -74,7 +74,7 @@ def skirt(length: str) -> list[Piece]:
 
 def pleated(length: str) -> list[Piece]:
     """Knife pleats: a zigzag hem, a shadow along every second edge."""
-    end = 0.382
+    end = 0.368
     xs = (0.0, 0.036, 0.072, 0.108, 0.144, 0.176)
     right = [(x, end - 0.02 * (x / 0.176) + (0.014 if i % 2 else -0.004), 1) for i, x in enumerate(xs)]
     shape = both((0, 0.2), (0.1, 0.2, 1), (0.122, 0.24), *reversed(right))

@@ -16,12 +16,12 @@ LOGOS: dict[str, Logo] = {
     "top": ("torso", 0.0, 0.125, 0.052),
     "bottom": ("leg_r", 0.0, 0.064, 0.042),
     "onepiece": ("torso", 0.0, 0.28, 0.056),
-    "skirt": ("torso", 0.034, 0.322, 0.05),
+    "skirt": ("torso", 0.034, 0.308, 0.046),
     "shirt": ("torso", -0.064, 0.13, 0.044),
     "jacket": ("torso", 0.082, 0.238, 0.04),
     "hoodie": ("torso", 0.0, 0.122, 0.046),
-    "armour": ("torso", 0.048, 0.115, 0.044),
-    "vest": ("torso", 0.062, 0.11, 0.042),
+    "armour": ("torso", -0.048, 0.115, 0.044),
+    "vest": ("torso", -0.062, 0.11, 0.042),
     "sailor top": ("torso", 0.07, 0.18, 0.044),
     "kimono top": ("torso", 0.0, 0.25, 0.036),
     "overalls": ("torso", 0.0, 0.214, 0.042),
@@ -67,7 +67,7 @@ def cloth(garment: Garment) -> Cloth:
 def span(garment: Garment) -> tuple[float, float]:
     """What a gradient runs over: the garment's visible height."""
     if garment.slot == "bottom":
-        return 0.25, 0.38 if garment.length == "short" or garment.kind in ("shorts", "pleated skirt") else 0.43
+        return 0.25, 0.37 if garment.length == "short" or garment.kind in ("shorts", "pleated skirt") else 0.44
     return (0.0, 0.4) if garment.slot == "onepiece" else (0.0, 0.26)
 
 

@@ -1,6 +1,7 @@
 """Fabric patterns: from the coordinates of cloth to one of a few levels, and from levels to colours."""
 
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -8,7 +9,7 @@ from PIL import Image, ImageDraw
 from minicc.data.dolls.colours import CLOTH, SECOND, Colour, mix
 
 TILE = 96  # pixels of a pattern's repeat
-# Of the frame; none below 0.07, as a cell of the latents, 8 pixels of 128, would then hold more than a whole repeat.
+# Of the frame, of which a cell of the latents, 8 pixels of 128, is 0.0625: a repeat has to be larger, or it is lost.
 PERIOD = {"stripes": 0.075, "dots": 0.1, "checks": 0.1, "plaid": 0.115, "stars": 0.125}
 GRADIENT = 32  # steps of colour
 Logo = tuple[str, float, float, float]  # bone, x, y, half width
@@ -42,8 +43,9 @@ def tile(pattern: str) -> np.ndarray:
         draw.rectangle((0, 66, TILE, 76), fill=1)
         draw.rectangle((66, 0, 76, TILE), fill=1)
     elif pattern == "stars":
-        draw.polygon(star(26, 26, 29), fill=1)
-        draw.polygon(star(74, 74, 29), fill=1)
+        for x, y in product((-half, half, TILE + half), repeat=2):  # and their neighbours' points
+            draw.polygon(star(x - 24, y - 24, 29), fill=1)
+            draw.polygon(star(x + 24, y + 24, 29), fill=1)
     return np.asarray(picture)
 
 
