@@ -10,6 +10,7 @@ from PIL import Image
 
 from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES as NUMBERS
+from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.samples import CLASSES
 from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
@@ -22,7 +23,7 @@ from minicc.training.detector_stage import Parts, alone, fit, half_figure
 from minicc.training.draws import rng
 from tests.outfit.test_clothing import found_in
 
-KINDS = {"top": "top", "bottom": "bottom", "onepiece": "dress"}
+KINDS = {"top": "top", "bottom": "bottom", "onepiece": "dress", "shoes": "shoes"}
 
 
 def changes(slot: str, count: int = 14):
@@ -31,14 +32,17 @@ def changes(slot: str, count: int = 14):
         doll, random = dolls.draw(1_000_000 + i, split="test"), rng(i, 9)
         if slot in doll.slots:
             other = doll.wearing(replace(doll.outfit, **{slot: dolls.random_garment(random, slot, "heldout")}))
-            yield doll.index, (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
-            count -= 1
+            changed = (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
+            if changed.any():  # the same shoes may be drawn again
+                yield doll.index, changed
+                count -= 1
         if not count:
             return
 
 
 @pytest.mark.parametrize(
-    ("slot", "covered", "more"), [("top", 0.96, 2.2), ("bottom", 0.9, 1.8), ("onepiece", 0.95, 0.8)]
+    ("slot", "covered", "more"),
+    [("top", 0.96, 2.2), ("bottom", 0.9, 1.8), ("onepiece", 0.95, 0.8), ("shoes", 0.97, 1.0)],
 )
 def test_the_mask_covers_what_truly_changes_and_little_more(slot, covered, more):
     """Shares of the changed pixels; without the reach a tenth to a fifth of them stays outside."""
@@ -101,6 +105,25 @@ def test_a_short_top_over_trousers_and_a_large_head_make_no_bust():
     assert whole_height(found_in(index[:65])) == (round(55 / 0.46), True)
     index[:, 5] = CLASSES.index("hair")  # a strand down to the edge changes nothing
     assert whole_height(found_in(index))[1] is False
+
+
+def test_bare_feet_take_shoes_and_no_hand_that_hangs_low():
+    dolls_shod = (dolls.draw(1_000_000 + i, split="test") for i in range(60))
+    barefoot = [doll for doll in dolls_shod if "shoes" not in doll.slots][:4]
+    assert len(barefoot) == 4
+    for doll in barefoot:
+        boots = doll.wearing(replace(doll.outfit, shoes=dolls.Garment("boots", "red")))
+        changed = (np.asarray(doll.image) != np.asarray(boots.image)).any(-1)
+        assert (reaching_mask(found_in(doll.index), ["shoes"]) & changed).sum() > 0.9 * changed.sum()
+
+    index = np.zeros((100, 60), np.uint8)
+    index[:50, 20:40], index[50:80, 20:40] = CLASSES.index("skin"), CLASSES.index("dress")
+    index[80:, 22:28] = index[80:, 32:38] = index[50:88, 4:8] = CLASSES.index("skin")  # two legs, a long arm
+    mask = reaching_mask(found_in(index), ["shoes"])
+    assert mask[80:, 22:28].all()
+    assert not mask[:, :12].any()
+    with pytest.raises(NothingFound, match="no shoes found"):
+        reaching_mask(found_in(index[:75]), ["shoes"])
 
 
 def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
@@ -240,7 +263,7 @@ def test_what_a_garment_is_can_be_read_off_its_picture():
     """Heads on random features, taught by eight dolls and their garments alone, on these garments."""
     sd = small_stable_diffusion()
     some = [dolls.draw(i) for i in range(6)]
-    shown = [(doll.flat(slot), NUMBERS[slot]) for doll in some for slot in doll.slots if slot in KINDS]
+    shown = [(doll.flat(slot), NUMBERS[slot]) for doll in some for slot in doll.slots if slot in PATTERNED]
     flats = torch.cat([torch.from_numpy(np.asarray(p) / 127.5 - 1).float().permute(2, 0, 1)[None] for p, _ in shown])
     labels = torch.stack([alone(flat, number) for flat, (_, number) in zip(flats, shown, strict=True)])
     images, index = torch.cat([pictures(some), flats]), torch.cat([parts_of(some), labels])
