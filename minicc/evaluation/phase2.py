@@ -51,7 +51,7 @@ def evaluate_phase2(
     at once, on a quarter as many dolls; shoes: on as many, shoes alone.
     """
     asked, options = wears(n, seed), {"steps": steps, "guidance": guidance}
-    few = (sd, control, detector, reader, max(1, n // 4), seed, steps, guidance)
+    models, few = (sd, control, detector, reader), (max(1, n // 4), seed, steps, guidance)
     goal = [reconstruction(sd, one) for one in asked]
     clothes = found_clothes(sd, detector, asked)
     found = [one.mask for one in clothes]
@@ -78,8 +78,8 @@ def evaluate_phase2(
         "before_narrowing": cover(found, true),
         "true_masks": measured(dressed(sd, control, asked, true, "true masks", **options), true)
         | {"correspondence": attention},
-        "outfits": evaluate_outfits(*few),
-        "shoes": evaluate_outfits(*few, slots=("shoes",)),
+        "outfits": evaluate_outfits(*models, ("top", "bottom"), *few),
+        "shoes": evaluate_outfits(*models, ("shoes",), *few),
         "ceiling": measured(goal, true),
         "baselines": baselines,
     }

@@ -1,10 +1,10 @@
 """What is computed once and kept on disk: drawn dolls, latents. A cache of other things is noticed and remade."""
 
 import hashlib
-import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from minicc.training.checkpoint import write_atomically, writing
 
-DRAFT = re.compile(r"(dolls|others|worn|where|latents|outfits)-.+\.\d+\.tmp")  # of `write_atomically`
 FORGOTTEN = 3600  # seconds: a draft that nobody has written to for so long is of a process that was killed
 
 
@@ -27,18 +26,18 @@ def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict
         tensors = make()
         with writing(path, "--cache"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            sweep(path.parent)
+            sweep(path)
             write_atomically(path, tensors, {"digest": digest})
         found = read(path, digest)
     assert found is not None
     return found
 
 
-def sweep(folder: Path) -> None:
-    """Delete drafts of killed processes: each may be as large as a cache. Another process may be sweeping, too."""
-    for draft in folder.iterdir():
-        with suppress(OSError):
-            if DRAFT.fullmatch(draft.name) and time.time() - draft.stat().st_mtime > FORGOTTEN:
+def sweep(path: Path) -> None:
+    """Delete the drafts of this file that killed processes left in `write_atomically`: each may be as large as it."""
+    for draft in path.parent.glob(f"{escape(path.stem)}.*.tmp"):
+        with suppress(OSError):  # another process may be sweeping, too
+            if time.time() - draft.stat().st_mtime > FORGOTTEN:
                 draft.unlink()
 
 
