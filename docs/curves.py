@@ -15,8 +15,8 @@ from minicc.training.curves import columns, running_mean
 
 HERE = Path(__file__).parent
 RUNS = {
-    "vae-e": "VAE, decoder", "base-h": "U-Net and text encoder", "reader-e": "attribute reader",
-    "phase1-j": "phase 1", "phase2-n": "phase 2", "detector-k": "detector",
+    "vae-i": "VAE", "base-k": "U-Net and text encoder", "reader-g": "attribute reader",
+    "phase1-l": "phase 1", "phase2-o": "phase 2", "detector-l": "detector",
 }  # fmt: skip
 WIDTH, EVERY = 50, 25
 
