@@ -171,11 +171,11 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--data",
         type=Path,
-        help="folder of characters; phase1: with masks, captions; detector: "
+        help="folder of characters; phase1: with masks, captions; base: with captions; detector: "
         "with masks; phase2: in two outfits, and the garments; vae: any",
     )
     p.add_argument(
-        "--held-out", type=Path, help="phase1, phase2, vae: such a folder that tells which checkpoint is the best"
+        "--held-out", type=Path, help="base, phase1, phase2, vae: such a folder that tells which checkpoint is the best"
     )
     p.add_argument("--reader", type=Path, help="reader: a trained one to go on from [new]")
     p.add_argument(

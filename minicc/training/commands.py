@@ -18,6 +18,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
+from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
 from minicc.training.checkpoint import writing
@@ -26,7 +27,7 @@ from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import FLATS, DetectorStage, Parts, in_places
 from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
 from minicc.training.draws import Order
-from minicc.training.encode import at_once, contexts_of, encode_images, folder_latents, latents_of
+from minicc.training.encode import at_once, contexts_of, folder_latents, latents_of
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.training.loop import advice_on_memory, train
 from minicc.training.memory import available, estimate
@@ -53,6 +54,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
     if a.recompute and a.stage in ("reader", "detector"):
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
+    if a.data and a.stage == "reader":
+        raise Error("--data: the reader learns from paper dolls alone, of which all facts are known; leave it out")
     if a.size and a.size % 8:
         raise Error(f"--size {a.size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
     if a.dolls < 1:
@@ -159,34 +162,59 @@ def scaling_factor(vae: VAE, images: Tensor) -> float:
 
 
 def train_base(a: Namespace, config: TrainConfig) -> Path:
-    """The tiny U-Net and its text encoder on dolls and captions, in a trained VAE's latents. Saved as a whole model.
+    """The U-Net and its text encoder on captions, of dolls or of a folder of characters, in a trained VAE's latents.
+    Saved as a whole model; of a small one, with the words that it has met by now.
 
-    They begin with new weights, or with those of a trained base, whose VAE --vae replaces: what it learned of one
-    VAE's latents it need not learn again of a better one's. Half of the time it reads the whole caption, half of the
-    time only what is worn, for so phase 1 speaks to it.
+    On dolls they begin with new weights, or with those of a trained base, whose VAE --vae replaces: what it learned of
+    one VAE's latents it need not learn again of a better one's.
     """
-    dolls = draw_dolls(a.cache, "train", a.dolls, a.size or 128)
-    captions = texts(dolls["caption"])
-    if a.sd:
-        sd = load(a.sd, a.device, torch.float32, look=True, vae=a.vae)
+    if a.data and not a.sd:
+        raise Error("--data teaches a trained base to draw your own characters: say which with --sd, such as tiny")
+    sd = load(a.sd, a.device, torch.float32, a.prediction, look=True, vae=a.vae) if a.sd else untrained(a, config.seed)
+    if a.data:
+        data, captions = base_folder(a, sd, a.data)
+        held_out, shown = base_folder(a, sd, a.held_out) if a.held_out else (None, captions)
     else:
-        vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
-        folder = a.out / "tokenizer"
-        if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
-            with writing(folder):
-                train_tokenizer(captions, folder)
-        sd = new_base(vae, folder, config.seed).to(usable(a.device) if a.device else default_device())
-    latents = latents_of(a.cache / f"latents-{a.dolls}.safetensors", sd, dolls["image"])
-    held_out = draw_dolls(a.cache, "val", SHOWN, a.size or 128)
-    shown = texts(held_out["caption"])
+        (data, captions), (held_out, shown) = base_dolls(a, sd, "train", a.dolls), base_dolls(a, sd, "val", SHOWN)
     sd.unet.recompute = a.recompute
-    stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
-    sentences = (captions, texts(dolls["outfit"]))
-    data = Latents(latents, torch.stack([tokenize(sd.tokenizer, said) for said in sentences], dim=1), config.seed)
+    stage = BaseStage(sd, shown=shown[:SHOWN], snr_gamma=a.snr_gamma)
     announce(stage, data, config)
-    as_drawn = encode_images(sd, held_out["image"])[:, :1]
-    train(stage, data, config, Latents(as_drawn, tokenize(sd.tokenizer, shown)[:, None], config.seed))
-    return sd.save(a.out / "sd", dtype=torch.float16)
+    train(stage, data, config, held_out)
+    saved = sd.save(a.out / "sd", dtype=torch.float16)
+    if known := known_words(sd.tokenizer_source):
+        save_words([*known, *captions], saved / "tokenizer")
+    return saved
+
+
+def untrained(a: Namespace, seed: int) -> StableDiffusion:
+    """The tiny model in a trained VAE's latents, before it has learned anything but its tokenizer's words."""
+    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
+    folder = a.out / "tokenizer"
+    if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
+        with writing(folder):
+            train_tokenizer(texts(draw_dolls(a.cache, "train", a.dolls, a.size or 128)["caption"]), folder)
+    return new_base(vae, folder, seed).to(usable(a.device) if a.device else default_device())
+
+
+def base_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> tuple[Latents, list[str]]:
+    """Dolls and their captions. To learn from: both ways round, and half of the time told only what is worn, for so
+    phase 1 speaks to the base.
+    """
+    dolls, learn = draw_dolls(a.cache, split, count, a.size or sd.side), split == "train"
+    name = f"{count}" if learn else f"{split}-{count}"
+    latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
+    said = [texts(dolls[name]) for name in (("caption", "outfit") if learn else ("caption",))]
+    ids = torch.stack([tokenize(sd.tokenizer, sentences) for sentences in said], dim=1)
+    return Latents(latents if learn else latents[:, :1], ids, a.seed), said[0]
+
+
+def base_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> tuple[Latents, list[str]]:
+    """The user's own characters and their captions; those without one teach nothing here."""
+    pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("caption",)))
+    name = f"{known_as(folder)}-told-{pictures.size}"
+    latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
+    captions = [sample.caption for sample in pictures.samples]
+    return Latents(latents, tokenize(sd.tokenizer, captions)[:, None], a.seed), captions
 
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:

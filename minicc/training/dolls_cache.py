@@ -1,11 +1,13 @@
 """Paper dolls drawn once and kept: what the training stages read a thousand times."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -81,11 +83,23 @@ def drawn(make: Callable[[Job], Row], jobs: list[Job], workers: int = 2, chunk: 
     if len(jobs) <= chunk:
         return [make(job) for job in jobs]
     try:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=end_with_parent) as pool:
             rows = pool.map(make, jobs, chunksize=chunk)
             return list(tqdm(rows, total=len(jobs), desc=f"drawing dolls ({jobs[0][0]})"))
     except BrokenProcessPool as problem:
         raise Error(f'dolls could not be drawn ({problem}); scripts need `if __name__ == "__main__":`') from problem
+
+
+def end_with_parent() -> None:
+    """A worker's first act: from now on it ends when the process that began it does, even if that was killed."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def stacked(rows: list[Row]) -> dict[str, Tensor]:

@@ -267,5 +267,7 @@ class BaseStage(Stage):
 
 
 def grid(rows: list[Tensor]) -> Image.Image:
-    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one picture."""
-    return to_image(torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2))
+    """Rows of pictures, each (B, 3, H, W) in [-1, 1], as one picture; white where a row is shorter than another."""
+    lines = [torch.cat(list(row), dim=-1) for row in rows]
+    widest = max(line.shape[-1] for line in lines)
+    return to_image(torch.cat([F.pad(line, (0, widest - line.shape[-1]), value=1) for line in lines], dim=-2))

@@ -1,7 +1,10 @@
 """What is kept on disk between runs: made once, made anew when it is of something else, no drafts left behind."""
 
 import os
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,52 @@ def test_drafts_of_killed_processes_go_and_those_that_are_being_written_stay(tmp
         os.utime(tmp_path / name, (old, old))
     kept(tmp_path / "dolls [1].safetensors", "a", made(1))
     assert {p.name for p in tmp_path.iterdir()} == {"dolls [1].safetensors", "dolls [1].77.tmp", *mine}
+
+
+BEGUN = """
+import sys, time
+from pathlib import Path
+from minicc.training.dolls_cache import drawn
+
+def slow(job):
+    Path(sys.argv[1], job[0]).write_text("begun")
+    time.sleep(60)
+
+if __name__ == "__main__":
+    drawn(slow, [("a", 0, 64), ("b", 1, 64)], chunk=1)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes where Linux lists them")
+def test_who_draws_ends_with_a_killed_process(tmp_path):
+    (tmp_path / "begun.py").write_text(BEGUN)
+    begun = subprocess.Popen([sys.executable, tmp_path / "begun.py", tmp_path], stderr=subprocess.DEVNULL)
+    try:
+        assert waited_for(lambda: (tmp_path / "a").exists() and (tmp_path / "b").exists(), 60)
+        workers = {process for process, parent in running().items() if parent == begun.pid}
+        assert len(workers) >= 2
+    finally:
+        begun.kill()
+        begun.wait()
+    assert waited_for(lambda: not workers & running().keys(), 10)
+
+
+def running() -> dict[int, int]:
+    """Process → its parent, of all that are no zombies."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found[int(stat.parent.name)] = int(parent)
+    return found
+
+
+def waited_for(happened, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not happened():
+        time.sleep(0.1)
+    return happened()
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux's count of a process's pages")

@@ -17,6 +17,7 @@ from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_tensor
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
+from minicc.models.vocabulary import FILE, known_words, words_in
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet
 from minicc.training import commands
@@ -160,6 +161,24 @@ def test_phase_2_trains_on_a_folder(sd, folder, tmp_path, capsys):
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert main(["train", "phase2", *options, "--supervise", "0.1", "--out", str(tmp_path / "no")]) == 2
     assert "--data does not tell" in capsys.readouterr().err
+
+
+def test_a_base_learns_a_folders_characters_and_words(sd, folder, tmp_path, capsys):
+    sd.save(tmp_path / "sd", dtype=torch.float16)
+    (tmp_path / "sd/tokenizer" / FILE).write_text("a\nzebra\n")
+    options = f"--data {folder} --size 32 --device cpu --steps 2 --batch 2 --cache {tmp_path / 'cache'}".split()
+    asked = [*options, "--sd", str(tmp_path / "sd"), "--held-out", str(folder), "--out", str(tmp_path / "run")]
+    assert main(["train", "base", *asked]) == 0
+    before, after = (minicc.load(path, device="cpu") for path in (tmp_path / "sd", tmp_path / "run/sd"))
+    for part, learns in (("unet", True), ("text_encoder", True), ("vae", False)):
+        old, new = (getattr(one, part).state_dict() for one in (before, after))
+        assert any(not torch.equal(old[key], new[key]) for key in old) is learns, part
+    captions = [sample.caption for sample in PictureFolder(folder, 32).samples]
+    assert set(known_words(after.tokenizer_source)) == {"a", "zebra"} | {w for c in captions for w in words_in(c)}
+    assert main(["train", "base", *options, "--out", str(tmp_path / "no")]) == 2
+    assert "say which with --sd" in capsys.readouterr().err
+    assert main(["train", "reader", *options, "--out", str(tmp_path / "no")]) == 2
+    assert "learns from paper dolls alone" in capsys.readouterr().err
 
 
 def test_a_decoder_learns_a_folders_style_and_takes_the_models_place(sd, folder, tmp_path):
