@@ -164,8 +164,8 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "phase2"])
     add_models(
         p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None,
-        vae_help="vae: one to go on from [new]; base: a trained one [the shipped one]; reader: half of its pictures go "
-        "through it [none do]; else in the place of the model's, as a fine-tuned decoder",
+        vae_help="vae: one to go on from [new]; base: a trained one [the model's, or the shipped one]; reader: half of "
+        "its pictures go through it [none do]; else in the place of the model's, as a fine-tuned decoder",
     )  # fmt: skip
     p.add_argument("--control", help="ControlNet to start from [a copy of the U-Net]")
     p.add_argument(

@@ -83,14 +83,22 @@ def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
     length = tokenizer.model_max_length
     ids = torch.full((len(prompts), length), tokenizer.pad_token_id)  # (B, 77)
     for row, prompt in zip(ids, prompts, strict=True):
-        encoding = tokenizer(prompt, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
-        tokens = encoding["input_ids"]
+        tokens = tokenizer(prompt, truncation=False, padding=False, verbose=False)["input_ids"]
         if len(tokens) > length:
             tokens = [*tokens[: length - 1], tokenizer.eos_token_id]
-            lost = prompt[first_cut(prompt, encoding["offset_mapping"][length - 1][0]) :].strip()
+            lost = prompt[len(fitting(tokenizer, prompt)) :].strip()
             warnings.warn(f"prompt longer than {length - 2} tokens, these words were cut: {lost!r}", stacklevel=2)
         row[: len(tokens)] = torch.tensor(tokens)
     return ids
+
+
+def fitting(tokenizer: CLIPTokenizer, prompt: str) -> str:
+    """What of a prompt fits into the model's length: all of it, or the words before the first that is cut."""
+    encoding = tokenizer(prompt, truncation=False, padding=False, return_offsets_mapping=True, verbose=False)
+    length = tokenizer.model_max_length
+    if len(encoding["input_ids"]) <= length:
+        return prompt
+    return prompt[: first_cut(prompt, encoding["offset_mapping"][length - 1][0])].rstrip()
 
 
 def first_cut(prompt: str, position: int) -> int:

@@ -4,6 +4,7 @@ A tokenizer turns any letters into ids, so an unknown word is no error; but a mo
 paints as if it were not there. Official models know too many words for a list: without the file, nothing is said.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -22,8 +23,9 @@ def save_words(captions: Iterable[str], folder: Path) -> Path:
     """Write the words of all captions beside the tokenizer in this folder."""
     words = sorted({word for caption in captions for word in words_in(caption)})
     path = folder / FILE
-    path.write_text("\n".join(words) + "\n", "utf-8")
-    return path
+    draft = path.with_name(f".{FILE}.{os.getpid()}.part")
+    draft.write_text("\n".join(words) + "\n", "utf-8")
+    return draft.replace(path)
 
 
 def known_words(folder: Path | None) -> list[str]:

@@ -1,6 +1,7 @@
 """`minicc train STAGE`: the options of the command line → a stage, its data, the loop, and the result as a file."""
 
 import os
+import warnings
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
-from minicc.models.tokenizer import tokenize
+from minicc.models.tokenizer import fitting, tokenize
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, looking
@@ -56,6 +57,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
     if a.data and a.stage == "reader":
         raise Error("--data: the reader learns from paper dolls alone, of which all facts are known; leave it out")
+    if a.held_out and not a.data:
+        raise Error("--held-out goes with --data FOLDER: on paper dolls their validation split is held out")
     if a.size and a.size % 8:
         raise Error(f"--size {a.size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
     if a.dolls < 1:
@@ -171,18 +174,21 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
     if a.data and not a.sd:
         raise Error("--data teaches a trained base to draw your own characters: say which with --sd, such as tiny")
     sd = load(a.sd, a.device, torch.float32, a.prediction, look=True, vae=a.vae) if a.sd else untrained(a, config.seed)
+    sd.check_controllable([])  # no inpainting model, which expects more than latents
     if a.data:
         data, captions = base_folder(a, sd, a.data)
-        held_out, shown = base_folder(a, sd, a.held_out) if a.held_out else (None, captions)
+        held_out, shown = base_folder(a, sd, a.held_out, ways=1) if a.held_out else (None, captions)
     else:
         (data, captions), (held_out, shown) = base_dolls(a, sd, "train", a.dolls), base_dolls(a, sd, "val", SHOWN)
     sd.unet.recompute = a.recompute
-    stage = BaseStage(sd, shown=shown[:SHOWN], snr_gamma=a.snr_gamma)
+    shown = shown[: SHOWN if sd.knows_one_size else 2]  # drawn at once: twelve of 512 pixels take gigabytes
+    stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     saved = sd.save(a.out / "sd", dtype=torch.float16)
     if known := known_words(sd.tokenizer_source):
-        save_words([*known, *captions], saved / "tokenizer")
+        with writing(saved):
+            save_words([*known, *captions], saved / "tokenizer")
     return saved
 
 
@@ -200,7 +206,7 @@ def base_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> tup
     """Dolls and their captions. To learn from: both ways round, and half of the time told only what is worn, for so
     phase 1 speaks to the base.
     """
-    dolls, learn = draw_dolls(a.cache, split, count, a.size or sd.side), split == "train"
+    dolls, learn = draw_dolls(a.cache, split, count, a.size or 128), split == "train"
     name = f"{count}" if learn else f"{split}-{count}"
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
     said = [texts(dolls[name]) for name in (("caption", "outfit") if learn else ("caption",))]
@@ -208,13 +214,21 @@ def base_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> tup
     return Latents(latents if learn else latents[:, :1], ids, a.seed), said[0]
 
 
-def base_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> tuple[Latents, list[str]]:
-    """The user's own characters and their captions; those without one teach nothing here."""
+def base_folder(a: Namespace, sd: StableDiffusion, folder: Path, ways: int = 2) -> tuple[Latents, list[str]]:
+    """The user's own characters and what of their captions fits; those without one teach nothing here.
+
+    ways: 2 with their mirror images, 1 without.
+    """
     pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("caption",)))
     name = f"{known_as(folder)}-told-{pictures.size}"
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
-    captions = [sample.caption for sample in pictures.samples]
-    return Latents(latents, tokenize(sd.tokenizer, captions)[:, None], a.seed), captions
+    captions = [fitting(sd.tokenizer, sample.caption) for sample in pictures.samples]
+    names = [sample.name for sample in pictures.samples]
+    cut = [s.name for s, caption in zip(pictures.samples, captions, strict=True) if caption != s.caption]
+    if cut:
+        first = ", ".join(cut[:3])
+        warnings.warn(f"{len(cut)} captions are too long and lose their ends, first those of {first}", stacklevel=2)
+    return Latents(latents[:, :ways], tokenize(sd.tokenizer, captions)[:, None], a.seed, names), captions
 
 
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:

@@ -1,5 +1,6 @@
 """What the stages read: pictures for the VAE, latents and token ids for the base, characters with fresh masks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,11 @@ class Latents(Dataset):
     images, half of the samples are mirrored.
     """
 
-    def __init__(self, latents: Tensor, ids: Tensor, seed: int):
-        """latents: (N, 1 or 2, 4, h, w), scaled, the second of mirror images; ids: (N, sentences, 77)."""
-        self.latents, self.ids, self.seed = latents, ids, seed
+    def __init__(self, latents: Tensor, ids: Tensor, seed: int, names: Sequence[str] = ()):
+        """latents: (N, 1 or 2, 4, h, w), scaled, the second of mirror images; ids: (N, sentences, 77); names: of the
+        pictures [those of dolls].
+        """
+        self.latents, self.ids, self.seed, self.names = latents, ids, seed, names
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -52,7 +55,8 @@ class Latents(Dataset):
         index, position = key
         random = rng(self.seed, position, 3)
         mirrored, said = (int(random.integers(n)) for n in (self.latents.shape[1], self.ids.shape[1]))
-        return {"latents": self.latents[index, mirrored], "ids": self.ids[index, said], "name": f"doll {index}"}
+        name = self.names[index] if self.names else f"doll {index}"
+        return {"latents": self.latents[index, mirrored], "ids": self.ids[index, said], "name": name}
 
 
 class Dressed(Dataset):

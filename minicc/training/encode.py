@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm, trange
 
+from minicc.errors import PictureError
 from minicc.pipeline import StableDiffusion
 from minicc.training.cache import digest_of, kept
 from minicc.training.data import in_range
@@ -77,4 +78,7 @@ def encode_pictures(sd: StableDiffusion, pictures: Dataset) -> Tensor:
 def images_of(pictures: Dataset, saying: str) -> Iterator[Tensor]:
     """The pictures' tensors, with a progress bar."""
     for i in tqdm(range(len(pictures)), desc=saying):  # type: ignore[arg-type]
-        yield pictures[i]["image"]
+        sample = pictures[i]
+        if sample.get("number", i) != i:  # a folder's next sample: its latents would stand beside other words
+            raise PictureError(f"{saying}: number {i} can no longer be read, as the warning says; start again")
+        yield sample["image"]

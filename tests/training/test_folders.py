@@ -17,11 +17,13 @@ from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_tensor
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
+from minicc.models.tokenizer import fitting, tokenize
 from minicc.models.vocabulary import FILE, known_words, words_in
 from minicc.outfit.garment import garment_picture
 from minicc.small import small_controlnet
 from minicc.training import commands
 from minicc.training.data import Painted
+from minicc.training.encode import images_of
 from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
 from minicc.weights.export import save_vae
 from minicc.weights.load import load_vae
@@ -167,7 +169,7 @@ def test_a_base_learns_a_folders_characters_and_words(sd, folder, tmp_path, caps
     sd.save(tmp_path / "sd", dtype=torch.float16)
     (tmp_path / "sd/tokenizer" / FILE).write_text("a\nzebra\n")
     options = f"--data {folder} --size 32 --device cpu --steps 2 --batch 2 --cache {tmp_path / 'cache'}".split()
-    asked = [*options, "--sd", str(tmp_path / "sd"), "--held-out", str(folder), "--out", str(tmp_path / "run")]
+    asked = [*options, "--sd", str(tmp_path / "sd"), "--out", str(tmp_path / "run")]
     assert main(["train", "base", *asked]) == 0
     before, after = (minicc.load(path, device="cpu") for path in (tmp_path / "sd", tmp_path / "run/sd"))
     for part, learns in (("unet", True), ("text_encoder", True), ("vae", False)):
@@ -179,6 +181,39 @@ def test_a_base_learns_a_folders_characters_and_words(sd, folder, tmp_path, caps
     assert "say which with --sd" in capsys.readouterr().err
     assert main(["train", "reader", *options, "--out", str(tmp_path / "no")]) == 2
     assert "learns from paper dolls alone" in capsys.readouterr().err
+
+
+def test_a_base_reads_beside_each_picture_its_own_words_as_far_as_they_fit(sd, folder, tmp_path, monkeypatch, capsys):
+    """And the held-out folder is another one, seen as it is drawn."""
+    root = dolls.export(tmp_path / "own", [dolls.draw(i) for i in range(3)])
+    rows = [json.loads(line) for line in (root / "metadata.jsonl").read_text("utf-8").splitlines()]
+    rows[1]["text"] += " with a scarf" * 99 + " and a xylophone"
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    sd.save(tmp_path / "sd", dtype=torch.float16)
+    (tmp_path / "sd/tokenizer" / FILE).write_text("a\n")
+    learned = []
+    monkeypatch.setattr(commands, "train", lambda stage, data, config, held_out: learned.extend((data, held_out)))
+    options = f"--data {root} --held-out {folder} --size 32 --device cpu --cache {tmp_path / 'cache'}".split()
+    asked = ["train", "base", *options, "--sd", str(tmp_path / "sd"), "--out", str(tmp_path / "run")]
+    assert main(asked) == 0
+    assert "1 captions are too long" in capsys.readouterr().err
+    (data, held_out), pictures = learned, PictureFolder(root, 32)
+    loaded = minicc.load(tmp_path / "sd", device="cpu")
+    for i, sample in enumerate(pictures.samples):
+        assert torch.equal(data.ids[i, 0], tokenize(loaded.tokenizer, [fitting(loaded.tokenizer, sample.caption)])[0])
+        image = pictures[i]["image"]
+        with torch.no_grad():
+            both = torch.cat([loaded.encode_image(x[None]) for x in (image, image.flip(-1))])
+        torch.testing.assert_close(data.latents[i].float(), both, atol=2e-3, rtol=2e-3)
+        assert data[i, 0]["name"] == sample.name
+    assert held_out.latents.shape[:2] == (len(PictureFolder(folder, 32)), 1)
+    known = known_words(tmp_path / "run/sd/tokenizer")
+    assert "scarf" in known
+    assert "xylophone" not in known
+    pictures.samples[1] = replace(pictures.samples[1], image=tmp_path / "gone.png")
+    with pytest.warns(UserWarning, match="is skipped"), pytest.raises(PictureError, match="number 1 can no longer be"):
+        list(images_of(pictures, "encoding pictures"))
+    assert main(["train", "base", "--held-out", str(folder), "--out", str(tmp_path / "no")]) == 2
 
 
 def test_a_decoder_learns_a_folders_style_and_takes_the_models_place(sd, folder, tmp_path):
