@@ -220,7 +220,7 @@ def base_folder(a: Namespace, sd: StableDiffusion, folder: Path, ways: int = 2) 
     ways: 2 with their mirror images, 1 without.
     """
     pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("caption",)))
-    name = f"{known_as(folder)}-told-{pictures.size}"
+    name = kept_as(folder, pictures, "-told")
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     captions = [fitting(sd.tokenizer, sample.caption) for sample in pictures.samples]
     names = [sample.name for sample in pictures.samples]
@@ -294,9 +294,14 @@ def encoded(
 
     what: which of their pictures.
     """
-    captions, name = [sample.caption for sample in pictures.samples], f"{known_as(folder)}{what}-{pictures.size}"
+    captions, name = [sample.caption for sample in pictures.samples], kept_as(folder, pictures, what)
     latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
     return latents, contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
+
+
+def kept_as(folder: Path, pictures: PictureFolder, what: str) -> str:
+    """The name in the cache of what was made of a folder's pictures, or of those that a stage learns from."""
+    return f"{known_as(folder)}{what}-{pictures.size}"
 
 
 def train_phase2(a: Namespace, config: TrainConfig) -> Path:
