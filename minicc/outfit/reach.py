@@ -86,7 +86,7 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
         return (legs | beside_trousers) & inside & ~accessory
     body = without_spots(clothes.layer("skin", "top", "bottom", "dress"), round(SMALLEST * figure.size))
     if kind != "top":  # a skirt hangs between the legs
-        body = closed(body, round(0.08 * height))
+        body = closed(body & inside, round(0.08 * height))
     body = binary_dilation(body, DISK, iterations=pixels)
     return (body | shoes) & inside & ~(accessory | (shoes & (heights > SOLES)))
 

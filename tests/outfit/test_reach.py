@@ -65,6 +65,18 @@ def test_between_legs_it_is_filled_and_between_specks_it_is_not():
     assert filled[20].sum() == 2
 
 
+def test_hands_that_end_where_trousers_begin_are_not_joined_to_the_hips():
+    index = np.zeros((100, 60), np.uint8)
+    index[0:40, 20:40], index[40:69, 26:34], index[69:96, 26:34] = (
+        CLASSES.index(name) for name in ("hair", "top", "bottom")
+    )
+    index[55:69, [9, 10, 11, 48, 49, 50]] = CLASSES.index("skin")  # hands; their lowest row is the trousers' first
+    index[96:100, 26:34] = CLASSES.index("shoes")
+    mask = reaching_mask(found_in(index), ["bottom"])
+    assert mask[68, 26:34].all()
+    assert not mask[68, 17:21].any()  # what hand and hip, each with its margin, leave between them
+
+
 def test_hair_face_and_shoes_stay():
     for index, _ in changes("onepiece", 5):
         mask = reaching_mask(found_in(index), ["dress"])
