@@ -102,7 +102,9 @@ def add_generate(p: argparse.ArgumentParser) -> None:
 
 def add_region(p: argparse.ArgumentParser) -> None:
     """How much of the picture is generated, and worked on."""
-    p.add_argument("--feather", type=int, default=0, help="grow the mask outward by so many pixels [0]")
+    p.add_argument(
+        "--feather", type=int, default=0, help="grow the mask outward by at most so many pixels each way [0]"
+    )
     p.add_argument(
         "--max-side",
         type=int,

@@ -14,6 +14,7 @@ from PIL import Image
 
 import minicc
 from minicc.cli import main
+from minicc.data.dolls import draw
 from minicc.data.dolls.scenes import background
 from minicc.data.folder import read_folder
 from minicc.data.masks import clothes_in
@@ -24,6 +25,7 @@ from minicc.evaluation import base, phase1, phase2
 from minicc.evaluation.base import FIRST, evaluate_reader, pictures
 from minicc.evaluation.detector import classes_of, clothes_iou, parts_of
 from minicc.evaluation.fills import redressed
+from minicc.evaluation.phenomena import identity
 from minicc.evaluation.reader import load_reader
 from minicc.evaluation.settled import Answers, each_right
 from minicc.evaluation.swaps import swaps
@@ -31,7 +33,7 @@ from minicc.evaluation.vae import evaluate_vae, reconstructed
 from minicc.evaluation.wears import dressed, wears
 from minicc.outfit.clothing import looking
 from minicc.outfit.compose import make_hint
-from minicc.outfit.detect import unfamiliar
+from minicc.outfit.detect import SeveralFigures, unfamiliar
 from minicc.pipeline import SHIPPED
 from minicc.weights.load import load_vae
 
@@ -298,6 +300,44 @@ def test_a_mask_beside_the_clothes_is_doubted_before_anything_is_drawn(tmp_path,
         Image.fromarray(layer.astype(np.uint8) * 255).save(tmp_path / "m.png")
         assert main(["phase1", *files, "--steps", "1", "--device", "cpu", "--out", str(tmp_path / "o.png")]) == 0
         assert ("under the mask no clothes are seen" in capsys.readouterr().err) == doubted
+
+
+def test_the_mask_of_one_class_is_the_part_that_it_names_and_grows(sd, tmp_path):
+    doll = next(one for one in base.test_dolls(FIRST, 20) if {"top", "bottom"} <= set(one.slots))
+    doll.image.save(tmp_path / "c.png")
+    masks = []
+    for grow in (0, 2):
+        files = ["--character", str(tmp_path / "c.png"), "--out", str(tmp_path / "m.png"), "--device", "cpu"]
+        assert main(["detect", *files, "--classes", "top", "--grow", str(grow)]) == 0
+        masks.append(np.asarray(Image.open(tmp_path / "m.png")) > 0)
+    as_found, grown = masks
+    assert (as_found & (doll.index == 1)).sum() / (as_found | (doll.index == 1)).sum() > 0.8
+    assert (as_found & (doll.index == 2)).mean() < 0.01
+    assert grown.sum() > as_found.sum() + 50
+    assert not (as_found & ~grown).any()
+
+
+def test_two_dolls_in_one_picture_are_refused(sd):
+    both = Image.new("RGB", (256, 128), "white")
+    for i in range(2):
+        doll = draw(i, split="test", background="none")
+        both.paste(doll.image, (128 * i, 0), doll.image)
+    with pytest.raises(SeveralFigures, match="the picture shows 2 figures: crop to one"):
+        minicc.phase2.automatic_mask(sd, minicc.ClothingDetector.load("tiny"), both, [doll.flat(doll.slots[0])])
+
+
+def test_given_a_top_only_the_top_changes(sd):
+    control, detector = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), minicc.ClothingDetector.load("tiny")
+    doll, other, *_ = (one for one in base.test_dolls(FIRST, 20) if {"top", "bottom", "shoes"} <= set(one.slots))
+    result = minicc.phase2.generate(sd, control, doll.image, other.flat("top"), detector=detector, steps=8, seed=0)
+    changed = (np.asarray(result.image) != np.asarray(doll.image)).any(-1)
+    assert changed[doll.index == 1].any()
+    assert not changed[doll.index == 4].any()
+    assert changed[doll.index == 2].mean() < 0.3
+
+
+def test_a_fresh_controlnet_on_what_ships_changes_nothing_through_the_whole_sampler(sd):
+    assert identity(sd, steps=3) == 0
 
 
 def test_phase_2_wears_the_garment_that_it_is_shown(sd):

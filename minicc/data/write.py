@@ -50,10 +50,9 @@ def save_pictures(pictures: Mapping[Path, Image.Image]) -> list[Path]:
             picture.save(drafts[path], kind, **options)
         for path, draft in drafts.items():
             draft.replace(path)
-    except OSError as problem:
-        raise PictureError(
-            f"{problem.filename or path}: cannot be written ({problem.strerror or problem})"
-        ) from problem
+    except (OSError, ValueError) as problem:  # ValueError: larger than the format can be, as WebP of 16,384 pixels
+        name, why = getattr(problem, "filename", None) or path, getattr(problem, "strerror", None) or problem
+        raise PictureError(f"{name}: cannot be written ({why})") from problem
     finally:
         for draft in drafts.values():
             with suppress(OSError):

@@ -181,8 +181,9 @@ def test_a_largest_side_below_one_latent_is_refused(redress, side):
 
 @in_both_phases
 def test_a_picture_of_one_pixel_is_no_fault(redress, phase):
-    status, _, written = redress(picture((1, 1)), mask_of(np.ones((1, 1), bool)), phase=phase)
+    status, lines, written = redress(picture((1, 1)), mask_of(np.ones((1, 1), bool)), phase=phase)
     assert (status, written) == (0, ["o.png"])
+    assert any("the mask covers the whole picture" in line for line in lines)
 
 
 @in_both_phases
@@ -190,6 +191,7 @@ def test_a_picture_of_20000_pixels_is_refused_before_it_is_decoded(redress, phas
     status, lines, written = redress(Image.new("L", (20_000, 2)), Image.new("L", (20_000, 2), 255), phase=phase)
     assert (status, written) == (2, [])
     assert "20000×2" in lines[-1]
+    assert "scale it" in lines[-1]
 
 
 def test_unknown_words_are_named_with_those_the_tiny_model_knows(redress):
@@ -211,6 +213,7 @@ def test_missing_weights_are_named(redress, tmp_path, option, value, phase):
     status, lines, written = redress(picture(SIZE), MASK, option, str(tmp_path / value), phase=phase)
     assert (status, written) == (2, [])
     assert value in lines[-1]
+    assert "is not there: give the path of a weights file, a diffusers folder, or a hub id" in lines[-1]
 
 
 @in_both_phases
@@ -233,6 +236,8 @@ def test_results_are_written_all_or_none(tmp_path, monkeypatch):
     good, bad = picture(SIZE), picture(SIZE)
     monkeypatch.setattr(bad, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     save_pictures({tmp_path / "a.png": good})
+    with pytest.raises(PictureError, match=r"b\.webp: cannot be written"):  # WebP ends at 16,383 pixels
+        save_pictures({tmp_path / "a.png": picture(SIZE, seed=3), tmp_path / "b.webp": Image.new("L", (16_384, 1))})
     before = (tmp_path / "a.png").read_bytes()
     with pytest.raises(PictureError, match=r"b\.png: cannot be written \(No space left"):
         save_pictures({tmp_path / "a.png": picture(SIZE, seed=3), tmp_path / "b.png": bad})

@@ -226,12 +226,16 @@ def test_the_mask_has_its_holes_filled_and_leaves_hair_and_skin_alone():
     index[9, 9] = 0  # a hole
     index[2, 18] = CLASSES.index("shoes")  # a spot
     index[4:16, 16] = CLASSES.index("hair")
+    index[4:16, 3] = CLASSES.index("skin")
+    index[17:19, 4:16] = CLASSES.index("bottom")
     mask = clothing_mask(found_in(index), grow=1)
     assert mask[9, 9]
     assert mask[3, 8]
     assert not mask[2, 18]
-    assert not mask[4:16, 16].any()
-    assert clothing_mask(found_in(index), grow=-1).sum() == 10 * 10
+    assert not mask[4:16, [3, 16]].any()
+    assert mask[17:19, 4:16].all()
+    assert not clothing_mask(found_in(index), ["top"])[17:19].any()
+    assert clothing_mask(found_in(index), ["top"], grow=-1).sum() == 10 * 10
 
 
 def test_where_nothing_is_found_an_error_says_so_and_the_uncertainty_is_there(sd, tmp_path):

@@ -39,9 +39,10 @@ def garment(colour: str = "red", size: tuple[int, int] = (40, 30)) -> Image.Imag
     return sheet
 
 
-def test_outside_the_mask_every_value_is_the_characters(sd, control, mask):
+@pytest.mark.parametrize("size", [(40, 30), (400, 300)], ids=["smaller", "larger than the character"])
+def test_outside_the_mask_every_value_is_the_characters(sd, control, mask, size):
     character = picture((70, 50), "RGBA")
-    result = phase2.generate(sd, control, character, garment(), mask=mask, steps=2)
+    result = phase2.generate(sd, control, character, garment(size=size), mask=mask, steps=2)
     before, after = np.asarray(character), np.asarray(result.image)
     assert np.array_equal(before[~mask], after[~mask])
     assert (before[mask] != after[mask]).any()

@@ -560,7 +560,7 @@ def test_a_tenth_of_the_bases_captions_are_dropped_unless_told_otherwise():
             assert torch.equal(stage(one, Draws.at(0, 0)), stage(other, Draws.at(0, 0))) is alike
 
 
-@pytest.mark.parametrize("stage", ["vae", "base"])
+@pytest.mark.parametrize("stage", ["vae", "base", "phase1"])
 def test_recomputing_activations_changes_no_loss_and_is_refused_where_it_would_do_nothing(
     runs, tmp_path, stage, monkeypatch, capsys
 ):
@@ -591,9 +591,13 @@ def test_a_batchs_loss_is_the_mean_of_its_pictures_losses_whatever_is_masked():
     torch.testing.assert_close(stage.loss(output, target, mask, t), sum(parts) / 2)
 
 
-def test_what_a_run_will_need_and_what_is_free_is_said_first(runs, tmp_path, capsys):
+def test_what_a_run_will_need_and_what_is_free_is_said_before_it_begins(runs, tmp_path, monkeypatch, capsys):
+    def begins(*_: object) -> None:
+        raise Error("it began")
+
+    monkeypatch.setattr(commands, "train", begins)
     options = ["--dolls", str(N), "--cache", str(runs / "cache"), "--steps", "1", "--batch", "2", "--device", "cpu"]
-    assert main(["train", "reader", *options, "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", "reader", *options, "--out", str(tmp_path / "run")]) == 2
     said = capsys.readouterr().out.splitlines()
     assert re.search(
         r"^needs about \d+\.\d GB \(weights 0\.01, .*\); \d+\.\d GB are free for it$", "\n".join(said), re.M
