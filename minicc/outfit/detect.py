@@ -19,7 +19,7 @@ from minicc.pipeline import StableDiffusion
 
 SMALLEST = 0.0005  # of the picture's pixels: what is smaller is taken for a mistake
 # Mean uncertainty of a figure: 0.05 to 0.22 on 400 test dolls, 0.26 to 0.64 on 123 pictures by artists, which the
-# shipped detector has not learned (benchmarks/uncertainty.py); 0.34 on a colour gradient, 0.44 on noise.
+# shipped detector has not learned (benchmarks/uncertainty.py).
 UNSURE = 0.24
 
 
