@@ -25,6 +25,7 @@ from minicc.training.curves import Curves
 from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 from minicc.training.muon import Muon
+from minicc.training.precision import emulates_bfloat16
 from minicc.training.stage import Stage
 
 HELD_OUT = 2**40  # the draws of a validation begin here, far from those of every step
@@ -108,6 +109,8 @@ def new_accelerator(config: TrainConfig, uses_all: bool) -> Accelerator:
     here = accelerator.device
     if config.precision == "fp16" and here.type == "cpu":
         raise Error("precision fp16 is a GPU's, and on a CPU would change nothing: take bf16")
+    if config.precision == "bf16" and emulates_bfloat16(here):
+        warnings.warn("this CPU has no instructions for bf16, so float32 is faster: leave precision out", stacklevel=5)
     asked = usable(config.device) if config.device else here
     if asked.type != here.type or asked.index not in (None, here.index or 0):
         raise Error(

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minicc.training.precision import emulates_bfloat16
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that pushes singular values in (0, 1] towards 1
 OUTER = (
     "conv_in",
@@ -85,10 +87,10 @@ def orthogonal(G: Tensor, steps: int = 5) -> Tensor:
 
         X ← a X + (b X Xᵀ + c (X Xᵀ)²) X,   X₀ = G/‖G‖
 
-    In bfloat16, which is enough. G: (rows, columns), on any device; a gradient of 0 stays 0.
+    In bfloat16, which is enough, where that is fast. G: (rows, columns), on any device; a gradient of 0 stays 0.
     """
     a, b, c = COEFFICIENTS
-    X = G.bfloat16()
+    X = G.float() if emulates_bfloat16(G.device) else G.bfloat16()
     X = X / (X.norm() + 1e-7)
     tall = X.shape[0] > X.shape[1]
     X = X.T if tall else X  # X Xᵀ is then the smaller of the two

@@ -27,6 +27,7 @@ from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 from minicc.training.loop import HELD_OUT, learning_rate, train
 from minicc.training.phase2_stage import Phase2Stage
+from minicc.training.precision import emulates_bfloat16
 from minicc.training.stages import BaseStage, Phase1Stage
 from tests.training.runs import assert_same_run, final, losses
 from tests.training.toy import Rows, ToyStage, toy_config
@@ -153,6 +154,16 @@ def test_a_stage_that_was_trained_in_half_precision_trains_in_float32_afterwards
     stage(torch.utils.data.default_collate([Rows()[0, 0]]), Draws.at(0, 0))
     assert seen[2:] == [False]
     assert "forward" not in vars(stage)  # no circle that keeps a model on a GPU
+
+
+def test_bf16_where_it_is_slower_warns(tmp_path, monkeypatch):
+    for emulated, precision, warned in ((True, "bf16", 1), (False, "bf16", 0), (True, "no", 0)):
+        monkeypatch.setattr(loop, "emulates_bfloat16", lambda device, emulated=emulated: emulated)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            train(ToyStage(), Rows(), toy_config(tmp_path / f"{emulated} {precision}", steps=1, precision=precision))
+        assert sum("float32 is faster: leave precision out" in str(w.message) for w in seen) == warned
+    assert not emulates_bfloat16(torch.device("cuda"))
 
 
 def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):

@@ -8,16 +8,18 @@ from torch import nn
 
 from minicc.models.vae import VAE
 from minicc.small import VAE_
-from minicc.training import checkpoint
+from minicc.training import checkpoint, muon
 from minicc.training.loop import train
 from minicc.training.muon import Muon, hidden_matrices, orthogonal
 from tests.training.runs import assert_same_run
 from tests.training.toy import Rows, ToyStage, toy_config
 
 
+@pytest.mark.parametrize("emulated", [True, False])
 @pytest.mark.parametrize("shape", [(32, 64), (64, 32), (48, 48)])
-def test_orthogonal_is_nearly_the_orthogonal_factor(shape, generator):
-    """The same singular vectors as G, all singular values near 1."""
+def test_orthogonal_is_nearly_the_orthogonal_factor(shape, emulated, generator, monkeypatch):
+    """The same singular vectors as G, all singular values near 1, in float32 and in bfloat16."""
+    monkeypatch.setattr(muon, "emulates_bfloat16", lambda device: emulated)
     G = torch.randn(shape, generator=generator)
     U, _, V = torch.linalg.svd(G, full_matrices=False)
     found = U.T @ orthogonal(G) @ V.T  # diagonal, if the singular vectors are the same
