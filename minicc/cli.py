@@ -228,7 +228,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
         help="phase1, detector, phase2: folder, or the shipped one, which reads tiny [tiny]",
     )
     p.add_argument("--control", help="phase1, phase2: file, folder or shipped name [tiny-phase1, tiny-phase2]")
-    p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [left out]")
+    p.add_argument("--phase1", help="phase2: the ControlNet of the baseline that is given words [tiny-phase1 on tiny]")
     p.add_argument("--plain", help="phase2: the ControlNet of the baseline with a plain hint [left out]")
     p.add_argument("--labels", type=int, nargs="*", default=[1, 5, 20, 100], help="detector: numbers of labels")
     p.add_argument(

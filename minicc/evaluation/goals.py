@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minicc.atomic import replacing
+
 Figures = Mapping[str, Any]
 
 GOALS: list[tuple[str, str, str, Callable[[Figures], bool]]] = [
@@ -79,10 +81,8 @@ def table(figures: Figures) -> list[str]:
 
 def write_json(path: Path, figures: Figures) -> None:
     """The figures as JSON, whole or not at all; what could not be measured (nan) becomes null."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps(plain(figures), indent=1, allow_nan=False) + "\n", "utf-8")
-    draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(plain(figures), indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 def plain(value: Any) -> Any:

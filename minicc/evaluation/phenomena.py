@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from minicc.atomic import replacing
 from minicc.data.tensors import to_tensor
 from minicc.errors import Error
 from minicc.evaluation.metrics import delta_e
@@ -96,15 +97,12 @@ def onset(course: Sequence[Follow]) -> int | None:
 
 def write_course(path: Path, arms: dict[str, list[Follow]]) -> Path:
     """A CSV with columns arm, step, outside, inside: what notebooks plot."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", newline="") as file:
+    with replacing(path) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["arm", *Follow._fields])
         writer.writerows(
             [arm, row.step, f"{row.outside:.3f}", f"{row.inside:.3f}"] for arm in arms for row in arms[arm]
         )
-    draft.replace(path)
     return path
 
 

@@ -4,11 +4,12 @@ A tokenizer turns any letters into ids, so an unknown word is no error; but a mo
 paints as if it were not there. Official models know too many words for a list: without the file, nothing is said.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+
+from minicc.atomic import replacing
 
 FILE = "words.txt"  # one word a line, in a tokenizer's folder
 WORD = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
@@ -23,9 +24,9 @@ def save_words(captions: Iterable[str], folder: Path) -> Path:
     """Write the words of all captions beside the tokenizer in this folder."""
     words = sorted({word for caption in captions for word in words_in(caption)})
     path = folder / FILE
-    draft = path.with_name(f".{FILE}.{os.getpid()}.part")
-    draft.write_text("\n".join(words) + "\n", "utf-8")
-    return draft.replace(path)
+    with replacing(path) as draft:
+        draft.write_text("\n".join(words) + "\n", "utf-8")
+    return path
 
 
 def known_words(folder: Path | None) -> list[str]:

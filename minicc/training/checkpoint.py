@@ -18,10 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minicc.atomic import replacing
 from minicc.errors import Error
 
 NAME = re.compile(r"step-(\d{8})\.safetensors")
-STALE = re.compile(r"step-\d{8}\.\d+\.tmp|(curves|valid)\.tmp|\.tmp\w{6}")  # drafts of ours, and of safetensors
+STALE = re.compile(r"step-\d{8}\.\d+\.tmp|(curves|valid)\.\d+\.tmp|\.tmp\w{6}")  # drafts of ours, and of safetensors
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:
@@ -52,15 +53,11 @@ def writing(path: Path, option: str = "--out") -> Iterator[None]:
 
 
 def write_atomically(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file that is either whole or not there."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")  # several processes may make the same cache
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """A safetensors file that is either whole or not there, even if the power fails."""
+    with replacing(path) as draft:
+        save_file(tensors, draft, metadata=metadata)
+        sync(draft)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:

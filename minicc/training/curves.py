@@ -9,20 +9,19 @@ import psutil
 from PIL import Image
 from tqdm import tqdm
 
+from minicc.atomic import replacing
+
 
 class Table:
     """A CSV with one line a step. On resuming, lines after the resumed step are dropped: no step has two."""
 
     def __init__(self, path: Path, columns: list[str], start: int):
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         rows = [row for row in read(path, columns) if int(row["step"]) <= start]
-        rewritten = path.with_suffix(".tmp")
-        with rewritten.open("w", newline="") as file:
+        with replacing(path) as draft, draft.open("w", newline="") as file:  # a kill loses no line
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(rows)
-        rewritten.replace(path)  # whole or not at all: a kill loses no line
         self.file = path.open("a", newline="", buffering=1)
         self.writer = csv.DictWriter(self.file, columns)
 

@@ -49,7 +49,7 @@ class DetectorStage(Stage):
         self, sd: StableDiffusion, detector: ClothingDetector, parts: bool = True,
         shown: Sequence[dict[str, Any]] = (),
     ):  # fmt: skip
-        """parts: the labels tell hair and skin from background; False: 0 is everything that is not clothes. shown: the
+        """parts: the labels tell hair and skin from background; False: 0 may be either of them, too. shown: the
         samples of the validation sheet, dicts with image and index.
         """
         super().__init__()
@@ -89,11 +89,11 @@ class DetectorStage(Stage):
         return grid([images, *(colours[index.long()].permute(0, 3, 1, 2) for index in (labels, found))])
 
     def loss(self, logits: Tensor, index: Tensor) -> Tensor:
-        """Cross entropy of each picture, (B,); without part labels, of clothes and their kinds against all else."""
+        """Cross entropy of each picture, (B,); without part labels 0 is all that is not clothes, hair and skin too."""
         log_p = logits.float().log_softmax(1)
         if not self.parts:
             rest = log_p[:, NO_CLOTHES].logsumexp(1, keepdim=True)
-            log_p = torch.cat([rest, log_p[:, list(CLOTHES)]], 1)
+            log_p = torch.cat([rest, log_p[:, 1:]], 1)
         return F.nll_loss(log_p, index, reduction="none").mean((1, 2))
 
 

@@ -6,18 +6,16 @@ groups, which shapes cannot tell, come back.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
+from minicc.atomic import replacing
 from minicc.errors import WeightsError
 from minicc.models.controlnet import ControlNet
 from minicc.models.text import config_of
@@ -202,17 +200,12 @@ def write_json(content: dict[str, Any], path: Path) -> Path:
 
 
 def _replace(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Write beside `path`, then rename over it: never half a file. Raises WeightsError if nothing can be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """What `write` puts into the file that it is given, at `path`. Raises WeightsError if nothing can be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as problem:
+        with replacing(path) as draft:
+            write(draft)
+    except OSError as problem:
         raise WeightsError(
             f"{path} could not be written ({problem}): free disk space or choose another place"
         ) from problem
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
     return path

@@ -216,6 +216,8 @@ def test_without_part_labels_skin_and_hair_may_be_called_what_they_are(sd):
     hair[:, CLASSES.index("hair")] = 20
     none = torch.zeros(1, 2, 2, dtype=torch.long)
     assert stage.loss(hair, none).item() == pytest.approx(0, abs=1e-4)
+    assert stage.loss(hair, none + CLASSES.index("hair")).item() == pytest.approx(0, abs=1e-4)  # where labels tell it
+    assert stage.loss(hair, none + CLASSES.index("skin")).item() > 10
     stage.parts = True
     assert stage.loss(hair, none).item() > 10
 

@@ -128,7 +128,7 @@ def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_pa
 
 def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
-    for name in ("step-00000006.77.tmp", "curves.tmp", ".tmpAbCdEf"):  # the last: what safetensors writes first
+    for name in ("step-00000006.77.tmp", "curves.77.tmp", ".tmpAbCdEf"):  # the last: what safetensors writes first
         (tmp_path / name).write_bytes(b"half")
     for name in ("notes.tmp", ".tmp-drafts", "my.tmp.png"):  # the user's own
         (tmp_path / name).write_bytes(b"whole")
