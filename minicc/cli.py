@@ -209,7 +209,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 def add_objective(p: argparse.ArgumentParser) -> None:
     """What is learned: the loss's weights, and how a garment is seen."""
-    p.add_argument("--drop", type=float, default=0.5, help="phase1: share of sentences left out, as in the paper [0.5]")
+    p.add_argument("--drop", type=float, default=0.5, help="phases: share of sentences left out, as in the paper [0.5]")
     p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
     p.add_argument("--motifs", type=float, default=0.0, help="vae: weight of what stands out on clothes, as logos [0]")
     ways = ["joint", "plain", "canvas", "decoder", "words"]

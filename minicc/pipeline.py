@@ -86,7 +86,12 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Sentences → context (B, 77, D). Words beyond the encoder's length are cut, with a warning."""
+        """Sentences → context (B, 77, D). Words beyond the encoder's length are cut, with a warning.
+
+        Raises Error for one sentence that is in no list.
+        """
+        if isinstance(prompts, str):
+            raise Error(f"expected a list of sentences, got one: put it in brackets, [{prompts!r}]")
         return finite(encode_text(self.text_encoder, tokenize(self.tokenizer, list(prompts))), self.text_encoder)
 
     @torch.no_grad()
@@ -96,14 +101,14 @@ class StableDiffusion:
         The posterior's mean; with a generator, a sample of it. H and W: multiples of 8, else Error.
         """
         x = to_tensor(image) if isinstance(image, Image.Image) else image
-        self.check_sides(x)
+        self.check_sides(x.shape[-1], x.shape[-2])
         q = self.vae.encode(x.to(self.device, self.dtype))
         z = q.mean if generator is None else q.sample(generator)
         return self.vae.config.scaling_factor * finite(z, self.vae)
 
-    def check_sides(self, x: Tensor) -> None:
-        """Raise Error unless the sides of pictures (…, H, W) are multiples of a latent cell's."""
-        width, height, stride = x.shape[-1], x.shape[-2], self.vae.stride
+    def check_sides(self, width: int, height: int) -> None:
+        """Raise Error unless a picture's sides are multiples of a latent cell's."""
+        stride = self.vae.stride
         if width % stride or height % stride:
             raise Error(f"picture is {width}×{height}: pad or crop both sides to multiples of {stride}")
 
@@ -159,7 +164,8 @@ class StableDiffusion:
         branches = torch.cat([negative, context][-copies:])  # (2B, 77, D)
         text = keys_values(self.unet, branches)
         for c in controls:
-            text |= c.in_decoder(copies)
+            for block, layer in c.in_decoder(copies).items():
+                text[block] = both_of(text[block], layer) if block in text else layer
         speakers = [c.on(context) if guess_mode else c.on(branches, copies) for c in controls]
         first = True
 
@@ -198,14 +204,15 @@ class StableDiffusion:
     ) -> list[Image.Image]:
         """Text → pictures by DDIM. size: side, or (width, height), multiples of 8 [the model's own]. One seed.
 
-        guidance: 1 is none [`usual_guidance`].
+        guidance: 1 is none [`usual_guidance`]. Raises Error for sides of another kind, or one sentence in no list.
         """
         guidance = self.usual_guidance if guidance is None else guidance
         width, height = size if isinstance(size, tuple) else (size or self.side, size or self.side)
+        self.check_sides(width, height)
+        context, unprompted = self.encode_text(prompts), self.encode_text([negative] * len(prompts))
         generator = torch.Generator().manual_seed(seed)
         shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)
         x = torch.randn(shape, generator=generator).to(self.device, self.dtype)
-        context, unprompted = self.encode_text(prompts), self.encode_text([negative] * len(prompts))
         model = self.guided(context, unprompted, guidance)
         z = ddim_sample(model, x, self.schedule, steps=steps, eta=eta, generator=generator)
         del model  # its keys and values, before the decoder needs the most memory
@@ -274,6 +281,11 @@ def on_last(layer: Callable[[Tensor], Tensor], copies: int, strength: float = 1.
         return torch.cat([*map(torch.zeros_like, others), strength * layer(last)])
 
     return added
+
+
+def both_of(f: Callable[[Tensor], Tensor], g: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What two garments add to one place of the decoder."""
+    return lambda x: f(x) + g(x)
 
 
 def on_second_half(control: Control) -> Control:

@@ -178,7 +178,7 @@ def write_results(
     from minicc.data.write import save_pictures
     from minicc.outfit.sheet import contact_sheet
 
-    note(*results[0].notes)
+    note(*(line for result in results for line in result.notes))
     pictures = {path: result.image for path, result in zip(outs, results, strict=True)}
     sheet = {a.sheet: contact_sheet(character, list(results))} if a.sheet else {}
     print(*save_pictures(pictures | sheet), sep="\n")

@@ -39,6 +39,14 @@ def test_every_command_that_runs_models_takes_a_device_and_a_dtype(command, caps
     assert {"--device", "--dtype"} <= set(capsys.readouterr().out.replace("[", " ").split())
 
 
+def test_one_sentence_in_no_list_and_odd_sides_are_refused(sd):
+    for ask in (sd.encode_text, sd.generate):
+        with pytest.raises(Error, match=r"put it in brackets, \['a red hat'\]"):
+            ask("a red hat")
+    with pytest.raises(Error, match="picture is 100×64: pad or crop both sides to multiples of 8"):
+        sd.generate(["a red hat"], size=(100, 64))
+
+
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 @torch.no_grad()
 def test_guidance_at_the_sampler_is_its_equation_with_rescale_as_an_option(sd, inputs, rescale):

@@ -27,6 +27,7 @@ from minicc.evaluation.wears import dressed, dressed_as_found, found_clothes
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import placed
+from minicc.outfit.phase2 import GUIDANCE
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
 
@@ -59,7 +60,7 @@ class WornDrawing(Drawing):
 
 def evaluate_phase2_on(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, folder: Path, n: int = 200, seed: int = 0,
-    steps: int = 50, guidance: float = 2.0, phase1: ControlNet | None = None,
+    steps: int = 50, guidance: float = GUIDANCE, phase1: ControlNet | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """`figures` under the detector's masks, `true_masks`, `baselines` and the `ceiling`, as for dolls.
 

@@ -21,6 +21,7 @@ from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.phase1 import warn_of_phase
+from minicc.outfit.phase2 import GUIDANCE
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
 from minicc.training.checkpoint import writing
 from minicc.weights.load import load_vae
@@ -44,7 +45,7 @@ def evaluate_stage(a: Namespace) -> None:
         dtype = getattr(torch, a.dtype) if a.dtype else None
         sd = load(a.sd, device=a.device, dtype=dtype, prediction=a.prediction, vae=a.vae)
         if a.guidance is None:
-            a.guidance = 2.0 if a.stage == "phase2" else sd.usual_guidance
+            a.guidance = GUIDANCE if a.stage == "phase2" else sd.usual_guidance
         asked = {name: getattr(a, name) for name in ("n", "seed", "steps", "guidance")}
         figures = {**asked, **stages[a.stage](a, sd)}
     print("\n".join(lines(figures)))

@@ -27,7 +27,7 @@ from minicc.training.draws import rng
 
 def evaluate_outfits(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, reader: AttributeReader,
-    slots: Sequence[str], n: int, seed: int, steps: int = 50, guidance: float = 2.0,
+    slots: Sequence[str], n: int, seed: int, steps: int = 50, guidance: float = phase2.GUIDANCE,
 ) -> dict[str, float]:  # fmt: skip
     """On n test dolls, a garment in each of these slots: the share of the garments whose kind, colour and, if they have
     any, pattern are read off the results as they were given; outside_max, the largest change outside the masks used.

@@ -30,7 +30,8 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import way_of
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import looked_at, placed
-from minicc.outfit.phase1 import prepare, randn
+from minicc.outfit.phase1 import prepare
+from minicc.outfit.phase2 import GUIDANCE
 from minicc.pipeline import StableDiffusion
 
 Figures = dict[str, object]
@@ -39,7 +40,7 @@ LOOKED_AT = 400  # the timestep at which attention is measured: shapes are settl
 
 def evaluate_phase2(
     sd: StableDiffusion, control: ControlNet, detector: ClothingDetector, reader: AttributeReader, n: int = 200,
-    seed: int = 0, steps: int = 50, guidance: float = 2.0, phase1: ControlNet | None = None,
+    seed: int = 0, steps: int = 50, guidance: float = GUIDANCE, phase1: ControlNet | None = None,
     plain: ControlNet | None = None, phase1_guidance: float | None = None,
 ) -> Figures:  # fmt: skip
     """The table of the model card: `figures` under the detector's masks, `true_masks`, `baselines`, the `ceiling`.
@@ -213,6 +214,7 @@ def looking(sd: StableDiffusion, control: ControlNet, one: Wear) -> tuple[Record
     garment = looked_at(sd, control, to_tensor(laid.picture), ready.hint)
     z = sd.encode_image(ready.image)
     recording = Recording(keys_values(control, sd.encode_text([""])) | garment)
-    x_t, t = sd.schedule.add_noise(z, randn(z.shape, one.seed).to(z), LOOKED_AT), torch.tensor([LOOKED_AT])
+    noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(one.seed)).to(z)
+    x_t, t = sd.schedule.add_noise(z, noise, LOOKED_AT), torch.tensor([LOOKED_AT])
     control(x_t, t.to(z.device), recording, ready.hint.to(z))
     return recording, garment, torch.from_numpy(one.where(laid, sd.vae.stride))[None].float().to(z.device)

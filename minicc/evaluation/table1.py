@@ -42,14 +42,16 @@ class Cell:
     def name(self) -> str:
         return f"{self.solver} S={self.steps} η={self.eta}"
 
-    def sample(self, model: Model, x: Tensor, sd: StableDiffusion, seed: int) -> Tensor:
-        """x_0 (B, …) from x = x_T. Timesteps begin at 0: with Stable Diffusion's offset of 1, a thousand do not fit."""
+    def sample(self, model: Model, x: Tensor, sd: StableDiffusion, generator: torch.Generator) -> Tensor:
+        """x_0 (B, …) from x = x_T. Timesteps begin at 0: with Stable Diffusion's offset of 1, a thousand do not fit.
+
+        generator: of the steps' noise; that which drew x_T may go on, another of its seed would draw x_T again.
+        """
         schedule = replace(sd.schedule, steps_offset=0)
         if self.solver != "DDIM":
             return dpm_solver_sample(model, x, schedule, self.steps)
         hat = self.eta == "σ̂"
         eta = 1.0 if hat else float(self.eta)
-        generator = torch.Generator().manual_seed(seed)
         return ddim_sample(model, x, schedule, self.steps, eta=eta, sigma_hat=hat, generator=generator)
 
 
@@ -101,7 +103,7 @@ def key(name: str, count: int) -> str:
 
 def batches(cell: Cell, sd: StableDiffusion, out: Path, count: int, seed: int, bf16: bool) -> Iterator[Tensor]:
     """A cell's latents, batch by batch; what is on disk is not computed again, whatever decoder or judge came since."""
-    digest = digest_of(sd.unet, sd.text_encoder, cell.name, seed, BATCH, bf16)
+    digest = digest_of(sd.unet, sd.text_encoder, cell.name, seed, BATCH, bf16, "one generator")
     for start in trange(0, count, BATCH, desc=cell.name):
         size = min(BATCH, count - start)
         make = once(cell, sd, start, size, seed, bf16)
@@ -117,10 +119,11 @@ def once(
         first = first_doll(seed) + start
         captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
         shape = (size, 4, sd.side // 8, sd.side // 8)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(first)).to(sd.device)
+        generator = torch.Generator().manual_seed(first)
+        x = torch.randn(shape, generator=generator).to(sd.device)
         context = sd.encode_text(captions)
         with torch.no_grad(), torch.autocast(sd.device.type, torch.bfloat16, enabled=bf16):
-            z = cell.sample(sd.guided(context, context, 1.0), x, sd, first)
+            z = cell.sample(sd.guided(context, context, 1.0), x, sd, generator)
         return {"latents": z.cpu()}
 
     return make

@@ -85,9 +85,12 @@ def completed(hint: Tensor, channels: int) -> Tensor:
     """A picture's three channels → as many as an encoder expects: two more are positions, three more a garment.
 
     5: hint, positions; 6: hint, garment; 8: hint, positions, garment. The garment is left out here: its channels are 0.
+    Raises Error for another number of channels.
     """
-    if hint.shape[1] != 3 or channels == 3:
+    if hint.shape[1] == channels:
         return hint
+    if hint.shape[1] != 3 or channels not in (5, 6, 8):
+        raise Error(f"the hint has {hint.shape[1]} channels, this ControlNet's {channels}: give it all of them")
     if channels in (5, 8):
         hint = torch.cat([hint, positions(hint)], dim=1)
     return F.pad(hint, (0, 0, 0, 0, 0, channels - hint.shape[1]))

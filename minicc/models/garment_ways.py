@@ -163,6 +163,7 @@ def in_way(start: ControlNet, way: str | None = None, with_positions: bool = Fal
         raise Error(f"there is no way {way!r} to see a garment; expected joint, {', '.join(WAYS)}")
     if way_of(start) not in ("joint", way):
         raise Error(f"this ControlNet sees a garment in the way {way_of(start)!r} and learns no other: not {way!r}")
+    with_positions |= start.conditioning_channels in (5, 8)
     channels = 3 + 2 * with_positions + 3 * (way == "plain")
     if start.conditioning_channels not in (3, channels):
         raise Error(f"a hint of {start.conditioning_channels} channels cannot begin one of {channels}; expected 3")

@@ -8,7 +8,7 @@ encoder, whose first level is as fine as the picture. It works the same on any S
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def features(sd: StableDiffusion, images: Tensor, t: int = T, empty: Tensor | No
     images: (B, 3, H, W) in [-1, 1], sides multiples of the stride. t: the timestep; the noise is always the same, the
     sentence empty. empty: its context, (1, 77, D), for who asks often. Returns maps (B, C, h, w) of several sizes.
     """
-    sd.check_sides(images)
+    sd.check_sides(images.shape[-1], images.shape[-2])
     levels, q = sd.vae.encode_levels(images.to(sd.device, sd.dtype))
     z = sd.vae.config.scaling_factor * q.mean  # (B, 4, h, w)
     x_t = sd.schedule.add_noise(z, same_noise(z), t)
@@ -85,7 +85,7 @@ class Clothes:
     probabilities: np.ndarray  # (len(CLASSES), H, W) float32, the ensemble's mean
     uncertainty: np.ndarray  # (H, W) float32 in [0, 1]: the entropy of that mean over its largest value
 
-    @property
+    @cached_property
     def index(self) -> np.ndarray:
         """(H, W) uint8: the likeliest of CLASSES."""
         return self.probabilities.argmax(0).astype(np.uint8)

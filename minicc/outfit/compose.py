@@ -6,11 +6,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.ndimage import binary_propagation
+from scipy.ndimage import binary_propagation, maximum_filter
 from torch import Tensor
 
 from minicc.data.pictures import grey_or_index, is_wide, to_8_bit
-from minicc.data.tensors import mask_tensor
 from minicc.errors import PictureError
 
 
@@ -88,8 +87,7 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
         raise PictureError(f"feather={pixels}: it grows the mask outward, 0 pixels or more")
     if pixels == 0:
         return mask
-    grown = F.max_pool2d(mask_tensor(mask), 2 * pixels + 1, stride=1, padding=pixels)
-    return grown[0, 0].numpy() > 0
+    return maximum_filter(mask, 2 * min(pixels, max(mask.shape)) + 1, mode="constant")
 
 
 def latent_mask(mask: Tensor, stride: int) -> Tensor:

@@ -15,7 +15,7 @@ from minicc.data.pictures import MAX_SIDE
 from minicc.data.tensors import to_image
 from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model, Step, last, timestep
+from minicc.diffusion.steps import Model, Step, draw, last, timestep
 from minicc.errors import PictureError
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
@@ -177,7 +177,8 @@ def fill(
     its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
-    noise = torch.cat([randn(known[:1].shape, seed) for seed in seeds]).to(known)  # (B, 4, h, w)
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: the same on every device
+    noise = torch.cat([torch.randn(known[:1].shape, generator=g) for g in draws]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
     moments = [] if narrow is None and inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
 
@@ -192,7 +193,7 @@ def fill(
     scale = sd.usual_guidance if guidance is None else guidance
     model = sd.guided(context, unprompted, scale, controls=controls)
     inside = inside.to(known)
-    steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, generators(seeds), anew, moments)
+    steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, draws, anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
     del model, steps_left  # their keys and values, before the decoder needs the most memory
     picture = sd.decode_latents(z)
@@ -209,14 +210,15 @@ def blended_steps(
         x_s ← m ⊙ x_s + (1 − m) ⊙ (√ᾱ_s z + √(1−ᾱ_s) ε)       (as in RePaint, arXiv 2201.09865, eq. 8, with one fixed ε)
 
     noise: x_T and the fixed ε, (B, 4, h, w); known: z, the character's latents; inside: m, 1 to generate,
-    (1 or B, 1, h, w). anew: in the steps numbered `moments`, z and m become what it makes of x̂_0 and the number.
+    (1 or B, 1, h, w). draws: for η > 0 a generator a picture, such as drew x_T; another of its seed would draw x_T
+    again. anew: in the steps numbered `moments`, z and m become what it makes of x̂_0 and the number.
     """
     check_eta(eta, sigma_hat=False)
     x = noise
     for i, (t, s) in enumerate(schedule.pairs(steps)):
         x_0, eps = schedule.split(model(x, timestep(x, t)), x, t)
         sigma = ddim_sigma(schedule.alpha_bar(t, x), schedule.alpha_bar(s, x), eta)
-        fresh = None if eta == 0 else torch.stack([randn_like(one, g) for one, g in zip(x, draws, strict=True)])
+        fresh = None if eta == 0 else torch.stack([draw(one, g, f"eta={eta}") for one, g in zip(x, draws, strict=True)])
         x_s = ddim_step(x_0, eps, schedule.alpha_bar(s, x), sigma, fresh).to(x.dtype)
         if anew is not None and i in moments:
             known, inside = anew(x_0, i)
@@ -258,17 +260,3 @@ def notes_on(place: Window, character: Image.Image) -> list[str]:
             f"the masked part was generated at {place.size[0]}×{place.size[1]} and scaled up: some detail is lost"
         )
     return notes
-
-
-def randn(shape: torch.Size, seed: int) -> Tensor:
-    """Noise of one seed, drawn on the CPU: the same on every device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def randn_like(x: Tensor, generator: torch.Generator) -> Tensor:
-    return torch.randn(x.shape, generator=generator).to(x)
-
-
-def generators(seeds: Sequence[int]) -> list[torch.Generator]:
-    """One generator a variant for the noise of η > 0, apart from the one that drew x_T."""
-    return [torch.Generator().manual_seed(seed + 2**32) for seed in seeds]

@@ -23,6 +23,8 @@ from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, rea
 from minicc.outfit.reach import half_replaced, kinds_of, reaching_mask
 from minicc.pipeline import Hinted, StableDiffusion
 
+GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
+
 
 def generate(
     sd: StableDiffusion, control: ControlNet, character: Image.Image, garment: Image.Image | Sequence[Image.Image],
@@ -35,8 +37,8 @@ def generate(
 def variants(
     sd: StableDiffusion, control: ControlNet, character: Image.Image, garment: Image.Image | Sequence[Image.Image],
     *, detector: ClothingDetector | None = None, mask: Image.Image | np.ndarray | None = None,
-    classes: Sequence[str] = (), prompt: str = "", seeds: Sequence[int] = (0,), steps: int = 50, guidance: float = 2.0,
-    strength: float = 1.0, eta: float = 0.0, feather: int = 0, max_side: int | None = None,
+    classes: Sequence[str] = (), prompt: str = "", seeds: Sequence[int] = (0,), steps: int = 50,
+    guidance: float = GUIDANCE, strength: float = 1.0, eta: float = 0.0, feather: int = 0, max_side: int | None = None,
     uncertainty: str | Path | None = None, progress: bool = False, outfit: Sequence[str] = (),
 ) -> list[Result]:  # fmt: skip
     """Dress a character in a garment several times, one result a seed, all in one batch; an outfit's one by one.
@@ -50,8 +52,10 @@ def variants(
     outfit: the kinds of garment that come with it, before or after: then no note asks for them. The other options are
     those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its `colour_error`. Raises
     PictureError for a mask or garment that does not fit, or if no clothes are found or several figures, and Error if
-    there is neither mask nor detector.
+    there is neither mask nor detector, or with a mask what only a detector can answer.
     """
+    if mask is not None and (classes or uncertainty):
+        raise Error("classes and uncertainty are the detector's, and with a mask it is not asked: leave them out")
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
     found, notes = None, list[str]()
     if mask is None and detector is not None and len(garments) > 1 and not classes:
@@ -143,7 +147,7 @@ def automatic_mask(
 def batch(
     sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
     *, strength: float = 1.0, detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (),
-    feather: int = 0, **options: object,
+    feather: int = 0, guidance: float = GUIDANCE, **options: object,
 ) -> list[Result]:  # fmt: skip
     """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
 
@@ -156,7 +160,8 @@ def batch(
     if len(found) != (len(ready) if detector else 0):
         raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
     narrow = Narrowing(sd, detector, list(ready), found, feather) if detector else None
-    pictures = fill(sd, image, mask, [""], seeds, [hinted], narrow=narrow, **options)  # type: ignore[arg-type]
+    told = {"guidance": guidance, "narrow": narrow, **options}
+    pictures = fill(sd, image, mask, [""], seeds, [hinted], **told)  # type: ignore[arg-type]
     return finished(ready, narrow, pictures, "", seeds)
 
 

@@ -1,5 +1,6 @@
 """`minicc train STAGE`: the options of the command line → a stage, its data, the loop, and the result as a file."""
 
+import math
 import os
 import warnings
 from argparse import Namespace
@@ -44,6 +45,13 @@ CONFIG = (
     *RECIPE, "steps", "batch", "accumulate", "lr", "seed", "workers", "eight_bit", "compile", "save_every",
     "sample_every", "keep", "device",
 )  # fmt: skip
+ONLY_FOR = {  # options that mean nothing to other stages
+    "control": ("phase1", "phase2"), "inside": ("phase1", "phase2"),
+    "snr_gamma": ("base", "phase1", "phase2"), "held_out": ("vae", "base", "phase1", "phase2"),
+    "variant": ("phase2",), "positions": ("phase2",), "supervise": ("phase2",),
+    "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector",), "old_share": ("reader",),
+    "reader": ("reader",), "size": ("vae", "base", "phase1", "detector", "phase2"),
+}  # fmt: skip
 WIDTH = 96  # of the detector's heads
 Folder = TypeVar("Folder", bound=PictureFolder)
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
@@ -57,6 +65,9 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
     if a.data and a.stage == "reader":
         raise Error("--data: the reader learns from paper dolls alone, of which all facts are known; leave it out")
+    for name, others in ONLY_FOR.items():
+        if a.stage not in others and getattr(a, name) not in (None, False, 0, math.inf):
+            raise Error(f"--{name.replace('_', '-')} is for {', '.join(others)}: leave it out of {a.stage}")
     if a.held_out and not a.data:
         raise Error("--held-out goes with --data FOLDER: on paper dolls their validation split is held out")
     if a.size and a.size % 8:
@@ -271,14 +282,20 @@ def locked_dtype(a: Namespace) -> torch.dtype:
 
 def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Painted:
     """Dolls whose masks cover a second outfit as well; those of the training part are mirrored half of the time."""
+    dolls, latents, context = encoded_dolls(a, sd, split, count)
+    others = draw_others(a.cache, split, count, a.size or sd.side)
+    return Painted(Dressed(dolls, others, texts(dolls["outfit"])), latents, context, a.seed)
+
+
+def encoded_dolls(
+    a: Namespace, sd: StableDiffusion, split: str, count: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Dolls, their latents, of the training part both ways round, and the contexts of what they wear; in the cache."""
     dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
-    outfits = texts(dolls["outfit"])
     name = f"{count}" if split == "train" else f"{split}-{count}"
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
-    context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, outfits)
-    others = draw_others(a.cache, split, count, a.size or sd.side)
-    ways = latents if split == "train" else latents[:, :1]
-    return Painted(Dressed(dolls, others, outfits), ways, context, a.seed)
+    context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, texts(dolls["outfit"]))
+    return dolls, latents if split == "train" else latents[:, :1], context
 
 
 def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
@@ -336,11 +353,10 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
 
 def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Worn:
     """Dolls with one of their garments alone."""
-    clothed = phase1_dolls(a, sd, split, count)
-    dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
+    dolls, latents, context = encoded_dolls(a, sd, split, count)
     worn = draw_worn(a.cache, split, count, a.size or sd.side)
     where = draw_where(a.cache, split, count, a.size or sd.side) if a.supervise else None
-    return Worn(dolls, worn, clothed.latents, clothed.context, a.seed, vary=split == "train", where=where)
+    return Worn(dolls, worn, latents, context, a.seed, vary=split == "train", where=where)
 
 
 def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:

@@ -24,7 +24,7 @@ class TrainConfig:
     decay: str = "constant"  # or "cosine": to a tenth of lr at the last step
     optimizer: str = "adamw"  # or "muon": a third of the steps where all weights are new
     weight_decay: float = 0.01
-    clip: float = 1.0  # largest gradient norm
+    clip: float = 1.0  # largest gradient norm; math.inf: as it is
     ema: float = 0.0  # decay of the weights' moving average; 0: none
     precision: str = "no"  # "bf16", "fp16"
     eight_bit: bool = False  # bitsandbytes' 8-bit AdamW
@@ -42,7 +42,9 @@ class TrainConfig:
         for name, value in (counts | {"keep": self.keep}).items():
             if value < 1:
                 raise Error(f"{name} is {value}: expected 1 or more")
-        for name in ("warmup", "seed", "workers", "lr", "weight_decay", "clip"):
+        if not self.clip > 0:
+            raise Error(f"clip is {self.clip}: expected the largest norm of a gradient, or math.inf for no clipping")
+        for name in ("warmup", "seed", "workers", "lr", "weight_decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise Error(f"{name} is {value}: expected 0 or more")

@@ -58,7 +58,10 @@ class Muon(torch.optim.Optimizer):
 
     def orthogonal(self, p: Tensor, G: Tensor, group: dict[str, Any]) -> Tensor:
         """Muon's direction for one matrix or kernel p with gradient G."""
-        M = self.state[p].setdefault("momentum", torch.zeros_like(p))
+        state = self.state[p]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        M = state["momentum"]
         M.lerp_(G, 1 - group["momentum"])
         G = torch.lerp(G, M, group["momentum"]).flatten(1)  # (rows, columns): Nesterov's look ahead
         return (0.2 * math.sqrt(max(G.shape)) * orthogonal(G)).view_as(p)

@@ -24,7 +24,7 @@ def test_a_cell_asks_the_model_once_a_step_and_repeats_itself(sd, cell):
         return 0.1 * x
 
     x = torch.randn(1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
-    a, b = cell.sample(model, x, sd, 3), cell.sample(model, x, sd, 3)
+    a, b = (cell.sample(model, x, sd, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(a, b)
     assert len(asked) == 2 * cell.steps
     assert 0 <= min(asked) <= max(asked) < 1000
@@ -33,12 +33,26 @@ def test_a_cell_asks_the_model_once_a_step_and_repeats_itself(sd, cell):
 def test_finished_batches_are_not_computed_again_whatever_decodes_them(sd, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BATCH", 2)
     cell = Cell(1, "0")
-    monkeypatch.setattr(Cell, "sample", lambda self, model, x, sd, seed: x)
+    monkeypatch.setattr(Cell, "sample", lambda self, model, x, sd, generator: x)
     first = torch.cat(list(batches(cell, sd, tmp_path, 3, 0, False)))
     assert first.shape == (3, 4, sd.side // 8, sd.side // 8)
     monkeypatch.setattr(Cell, "sample", None)  # what would be called
     monkeypatch.setattr(sd, "vae", None)
     assert torch.equal(torch.cat(list(batches(cell, sd, tmp_path, 3, 0, False))), first)
+
+
+def test_the_steps_noise_is_not_x_T_again(sd, monkeypatch):
+    """Else the first step adds twice what it should of x_T, and every cell of η > 0 is drawn from too much noise."""
+    seen = []
+
+    def sample(model, x, schedule, steps, *, generator, **options):
+        seen.append((x, torch.randn(x.shape, generator=generator)))
+        return x
+
+    monkeypatch.setattr(module, "ddim_sample", sample)
+    module.once(Cell(10, "1"), sd, 0, 20, 0, False)()
+    ((x, z),) = seen
+    assert (x * z).mean().abs() < 0.05
 
 
 def test_under_autocast_x_stays_float32_and_the_latents_are_nearly_the_same(sd):

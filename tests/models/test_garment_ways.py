@@ -103,6 +103,17 @@ def test_guidance_moves_from_without_a_garment_towards_it(sd, inputs, way):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("way", ALL)
+def test_two_controlnets_of_half_strength_are_one_of_whole(sd, inputs, way):
+    control, (x, t, context, hint, garment, picture) = in_way(small_controlnet(sd), way), inputs
+    opened(control)
+    seen = look(control, garment, picture, hint, sd.encode_text([""]), sd.unet)
+    half, whole = (Hinted.of(control, hint, strength, seen) for strength in (0.5, 1.0))
+    two, one = (sd.guided(context, context, 3.0, controls=controls)(x, t) for controls in ([half, half], [whole]))
+    torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
 def test_the_canvas_fits_odd_sides_and_garments_of_another_size(sd, generator):
     control = in_way(small_controlnet(sd), "canvas")
     x, garment = torch.randn(1, 4, 7, 5, generator=generator), torch.randn(1, 4, 8, 8, generator=generator)
@@ -125,13 +136,21 @@ def test_a_wider_hint_adds_positions_and_leaves_the_garment_out():
 def test_what_cannot_be_is_refused_in_words(sd):
     with pytest.raises(Error, match="there is no way 'magic'"):
         in_way(small_controlnet(sd), "magic")
-    with pytest.raises(Error, match="5 channels cannot begin one of 6"):
+    with pytest.raises(Error, match="5 channels cannot begin one of 8"):
         in_way(widened(small_controlnet(sd), 5), "plain")
     with pytest.raises(Error, match="one at a time"):
         together(*[{sd.unet.conv_in: 0}] * 2)
     with pytest.raises(Error, match="'canvas' and learns no other: not 'words'"):
         in_way(in_way(small_controlnet(sd), "canvas"), "words")
     assert in_way(canvas := in_way(small_controlnet(sd), "canvas")) is canvas
+    with pytest.raises(Error, match="the hint has 3 channels, this ControlNet's 4"):
+        completed(torch.zeros(1, 3, 8, 8), 4)
+
+
+def test_a_controlnet_that_knows_positions_goes_on_knowing_them(sd):
+    placed = in_way(small_controlnet(sd), "decoder", with_positions=True)
+    assert in_way(placed) is placed
+    assert in_way(placed, "decoder") is placed
 
 
 def test_files_of_other_tools_have_no_place_for_a_way_and_a_way_must_be_known(sd, tmp_path):

@@ -50,6 +50,14 @@ def test_feather_grows_the_mask_by_at_most_so_many_pixels_and_never_shrinks_it(f
     assert np.array_equal(grown, expected)
 
 
+@pytest.mark.parametrize("pixels", [2, 300])
+def test_what_is_grown_is_all_within_so_many_pixels_and_none_beyond(pixels):
+    mask = np.random.default_rng(0).random((30, 24)) < 0.01
+    rows, columns = np.indices(mask.shape)
+    near = [np.maximum(abs(rows - y), abs(columns - x)) <= pixels for y, x in np.argwhere(mask)]
+    assert np.array_equal(grow(mask, pixels), np.any(near, axis=0))
+
+
 def test_a_latent_cell_is_generated_if_any_of_its_pixels_is_masked():
     m = torch.zeros(1, 1, 16, 24)
     m[..., 7, 8] = 1

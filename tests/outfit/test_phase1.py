@@ -87,6 +87,17 @@ def test_the_same_seed_gives_the_same_picture_and_another_seed_another(sd, contr
     assert a.image.tobytes() != c.image.tobytes()
 
 
+def test_the_noise_of_the_steps_is_not_that_from_which_the_picture_begins(sd, control, monkeypatch):
+    drawn, step = [], phase1.draw
+    monkeypatch.setattr(phase1, "draw", lambda *args: drawn.append(step(*args)) or drawn[-1])
+    mask = square((64, 64), (20, 20, 40, 40))
+    phase1.generate(sd, control, picture((64, 64)), mask, "a red dress", steps=3, seed=1, eta=1.0)
+    start = torch.randn((1, *drawn[0].shape), generator=torch.Generator().manual_seed(1))[0]
+    noises = [start, *drawn]
+    assert len(noises) == 4
+    assert all(not torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])
+
+
 def test_a_variant_in_a_batch_is_the_picture_of_its_seed_alone(sd, control):
     """To one grey level: a batch of two may round otherwise than a batch of one."""
     mask = square((64, 64), (20, 20, 40, 40))

@@ -1,6 +1,7 @@
 """Phase 2: a garment's picture, worn; exact outside the mask, and without a garment phase 1 itself."""
 
 import copy
+import inspect
 import warnings
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from minicc.cli import main
+from minicc.cli import main, parser
 from minicc.data import dolls
 from minicc.data.ground import foreground
 from minicc.errors import Error, PictureError
@@ -213,6 +214,20 @@ def test_two_figures_are_refused_and_where_nothing_is_found_the_uncertainty_is_w
 def test_without_mask_and_detector_an_error_says_what_is_missing(sd, control):
     with pytest.raises(Error, match=r"pass detector=.*or a mask"):
         phase2.generate(sd, control, picture((70, 50), "RGB"), garment())
+
+
+@pytest.mark.parametrize("asked", [{"classes": ["top"]}, {"uncertainty": "u.png"}])
+def test_what_only_a_detector_can_answer_is_refused_with_a_mask(sd, control, mask, asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Error, match="classes and uncertainty are the detector's"):
+        phase2.generate(sd, control, picture((70, 50), "RGB"), garment(), mask=mask, **asked)
+    assert not list(tmp_path.iterdir())
+
+
+def test_guidance_is_the_same_wherever_none_is_asked_for():
+    defaults = {inspect.signature(f).parameters["guidance"].default for f in (phase2.variants, phase2.batch)}
+    words = ["phase2", "--character", "c.png", "--garment", "g.png", "--out", "o.png"]
+    assert defaults == {parser().parse_args(words).guidance}
 
 
 def test_a_garment_lies_on_white_in_the_middle_whatever_its_picture_was():

@@ -1,6 +1,7 @@
 """The loop: it learns, shows what it does, and two processes are one."""
 
 import csv
+import math
 import os
 import re
 import subprocess
@@ -179,6 +180,13 @@ def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
         norm = (after - before).norm().item()
         assert norm == pytest.approx(moved or norm, rel=1e-4)
         assert moved or norm > 0.3
+
+
+def test_no_clipping_is_infinity_and_not_0(tmp_path):
+    with pytest.raises(Error, match=r"clip is 0: expected the largest norm of a gradient, or math\.inf"):
+        toy_config(tmp_path, clip=0)
+    train(ToyStage(), Rows(), toy_config(tmp_path, steps=2, clip=math.inf))
+    assert all(math.isfinite(loss) for loss in losses(tmp_path))
 
 
 def test_the_first_of_ten_warm_up_steps_moves_a_tenth(tmp_path, monkeypatch):

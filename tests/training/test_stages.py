@@ -578,6 +578,21 @@ def test_recomputing_activations_changes_no_loss_and_is_refused_where_it_would_d
     assert "--recompute is for vae, base, phase1, phase2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("detector --data {0} --held-out {0}", "--held-out is for vae, base, phase1, phase2: leave it out of detector"),
+        ("base --inside 2", "--inside is for phase1, phase2: leave it out of base"),
+        ("vae --snr-gamma 5", "--snr-gamma is for base, phase1, phase2: leave it out of vae"),
+        ("phase1 --supervise 1", "--supervise is for phase2: leave it out of phase1"),
+    ],
+)
+def test_an_option_of_another_stage_is_refused(words, said, tmp_path, capsys):
+    assert main(["train", *words.format(tmp_path).split(), "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batchs_loss_is_the_mean_of_its_pictures_losses_whatever_is_masked():
     """So two processes, or two accumulated halves, have the loss of the whole."""
     sd, generator = small_stable_diffusion(), torch.Generator().manual_seed(0)
