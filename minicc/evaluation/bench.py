@@ -17,6 +17,7 @@ from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
 from minicc.evaluation.compare import HEADER, PROFILE, Row, compare
+from minicc.hinted import Hinted
 from minicc.models.ablations import gaussian_controlnet
 from minicc.models.configs import TextConfig, UNetConfig, VAEConfig
 from minicc.models.controlnet import ControlNet, trainable
@@ -27,7 +28,7 @@ from minicc.models.unet import UNet
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase1, phase2
-from minicc.pipeline import Hinted, StableDiffusion, default_device, usable
+from minicc.pipeline import StableDiffusion, default_device, usable
 from minicc.training.tiny import UNET, VAE_CONFIG
 
 

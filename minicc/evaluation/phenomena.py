@@ -18,10 +18,11 @@ from minicc.data.tensors import to_tensor
 from minicc.errors import Error
 from minicc.evaluation.metrics import delta_e
 from minicc.evaluation.swaps import swap
+from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import StableDiffusion
 
 ROWS = 4  # of a sheet: characters, hints with the mask in magenta, from the hint alone, finished
 MAGENTA = (255, 0, 255)

@@ -119,9 +119,12 @@ class Recording(KeysValues):
 
 
 def noted(attention: Attention, h: Tensor, context: Context) -> Tensor:
-    """h, the tokens that this attention is asked with; a context that records takes them along."""
+    """h, the tokens that this attention is asked with; a context that records takes them along.
+
+    Those of its first pass: a second one is gradient checkpointing's, whose graph nobody needs to keep.
+    """
     if isinstance(context, Recording):
-        context.tokens[attention] = h
+        context.tokens.setdefault(attention, h)
     return h
 
 

@@ -17,11 +17,12 @@ from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.diffusion.steps import Model, Step, draw, last, timestep
 from minicc.errors import PictureError
+from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.compose import blank, latent_mask, make_hint, read_mask, seamless
 from minicc.outfit.window import Window, figure_window, window
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import StableDiffusion
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 from minicc.data.masks import mask_picture
 from minicc.data.write import save_pictures
 from minicc.errors import Error
+from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.clothing import ClothingDetector
@@ -21,7 +22,7 @@ from minicc.outfit.garment import looked_at, seen
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
 from minicc.outfit.reach import half_replaced, kinds_of, reaching_mask
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import StableDiffusion
 
 GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
 

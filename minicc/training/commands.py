@@ -2,12 +2,10 @@
 
 import math
 import os
-import warnings
 from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,23 +16,35 @@ from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
-from minicc.models.tokenizer import fitting, tokenize
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
-from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
-from minicc.training.detector_stage import FLATS, DetectorStage, Parts, in_places
-from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
+from minicc.training.detector_stage import FLATS, DetectorStage, in_places
+from minicc.training.dolls_cache import draw_dolls, texts
 from minicc.training.draws import Order
-from minicc.training.encode import at_once, contexts_of, folder_latents, latents_of
-from minicc.training.folders import FolderParts, FolderPictures, WornFolder, WornPictures
+from minicc.training.encode import at_once
+from minicc.training.folders import FolderParts
 from minicc.training.loop import advice_on_memory, train
 from minicc.training.memory import available, estimate
-from minicc.training.phase2_stage import Phase2Stage, Worn
+from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
+from minicc.training.sources import (
+    base_dolls,
+    base_folder,
+    detector_dolls,
+    first_of,
+    phase1_dolls,
+    phase1_folder,
+    phase2_dolls,
+    phase2_folder,
+    reported,
+    some,
+    vae_dolls,
+    vae_folder,
+)  # fmt: skip
 from minicc.training.stage import Stage
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
 from minicc.training.tiny import new_base, new_vae, seeded, train_tokenizer
@@ -53,7 +63,6 @@ ONLY_FOR = {  # options that mean nothing to other stages
     "reader": ("reader",), "size": ("vae", "base", "phase1", "detector", "phase2"),
 }  # fmt: skip
 WIDTH = 96  # of the detector's heads
-Folder = TypeVar("Folder", bound=PictureFolder)
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
 
 
@@ -136,34 +145,6 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
     return save_vae(vae, a.out / "vae")
 
 
-def vae_dolls(a: Namespace, split: str, count: int) -> tuple[Dataset, Tensor]:
-    """What the VAE learns from, and up to 512 of the characters, (N, 3, H, W) in [-1, 1]."""
-    dolls = draw_dolls(a.cache, split, count, a.size or 128)
-    return Pictures(dolls, a.seed), in_range(dolls["image"][:512])
-
-
-def vae_folder(a: Namespace, folder: Path) -> tuple[Dataset, Tensor]:
-    """The same of a folder of drawings."""
-    pictures = reported(a, folder, PictureFolder(folder, size=a.size or 128))
-    characters = [pictures[i]["image"] for i in range(min(512, len(pictures)))]
-    return FolderPictures(pictures, a.seed), torch.stack(characters)  # type: ignore[arg-type]
-
-
-def reported(a: Namespace, folder: Path, pictures: Folder) -> Folder:
-    """The pictures, after all that their report says is written to OUT/report-FOLDER.txt; the warning is a summary."""
-    if pictures.report:
-        with writing(a.out):
-            a.out.mkdir(parents=True, exist_ok=True)
-            (a.out / f"report-{known_as(folder)}.txt").write_text(f"{pictures.report}\n", encoding="utf-8")
-    return pictures
-
-
-def known_as(folder: Path) -> str:
-    """Its name after that of the one above it: many datasets have a train/."""
-    root = folder.resolve()
-    return f"{root.parent.name}-{root.name}"
-
-
 @torch.no_grad()
 def scaling_factor(vae: VAE, images: Tensor) -> float:
     """1 / the standard deviation of latents: what makes them unit variance (Rombach et al. 2022, appendix G).
@@ -213,35 +194,6 @@ def untrained(a: Namespace, seed: int) -> StableDiffusion:
     return new_base(vae, folder, seed).to(usable(a.device) if a.device else default_device())
 
 
-def base_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> tuple[Latents, list[str]]:
-    """Dolls and their captions. To learn from: both ways round, and half of the time told only what is worn, for so
-    phase 1 speaks to the base.
-    """
-    dolls, learn = draw_dolls(a.cache, split, count, a.size or 128), split == "train"
-    name = f"{count}" if learn else f"{split}-{count}"
-    latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
-    said = [texts(dolls[name]) for name in (("caption", "outfit") if learn else ("caption",))]
-    ids = torch.stack([tokenize(sd.tokenizer, sentences) for sentences in said], dim=1)
-    return Latents(latents if learn else latents[:, :1], ids, a.seed), said[0]
-
-
-def base_folder(a: Namespace, sd: StableDiffusion, folder: Path, ways: int = 2) -> tuple[Latents, list[str]]:
-    """The user's own characters and what of their captions fits; those without one teach nothing here.
-
-    ways: 2 with their mirror images, 1 without.
-    """
-    pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("caption",)))
-    name = kept_as(folder, pictures, "-told")
-    latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
-    captions = [fitting(sd.tokenizer, sample.caption) for sample in pictures.samples]
-    names = [sample.name for sample in pictures.samples]
-    cut = [s.name for s, caption in zip(pictures.samples, captions, strict=True) if caption != s.caption]
-    if cut:
-        first = ", ".join(cut[:3])
-        warnings.warn(f"{len(cut)} captions are too long and lose their ends, first those of {first}", stacklevel=2)
-    return Latents(latents[:, :ways], tokenize(sd.tokenizer, captions)[:, None], a.seed, names), captions
-
-
 def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     """The phase-1 ControlNet, on paper dolls or on a folder of characters; saved as a diffusers folder."""
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
@@ -263,62 +215,11 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
     return control.save(a.out / "controlnet")
 
 
-def first_of(data: Dataset) -> list[dict]:
-    """The first six samples, for a validation sheet."""
-    return [data[i, i] for i in range(min(6, len(data)))]  # type: ignore[arg-type]
-
-
-def some(data: Dataset) -> list[dict]:
-    """Of the first six samples those whose mask is not empty: the others have nothing to show."""
-    return [sample for sample in first_of(data) if sample["mask"].any()]
-
-
 def locked_dtype(a: Namespace) -> torch.dtype:
     """What the locked models are kept in: half precision halves their memory, but needs mixed precision beside it."""
     if a.dtype and a.dtype != "float32" and a.precision == "no":
         raise Error(f"--dtype {a.dtype} keeps the locked models in half precision: add --precision bf16 or fp16")
     return getattr(torch, a.dtype or "float32")
-
-
-def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Painted:
-    """Dolls whose masks cover a second outfit as well; those of the training part are mirrored half of the time."""
-    dolls, latents, context = encoded_dolls(a, sd, split, count)
-    others = draw_others(a.cache, split, count, a.size or sd.side)
-    return Painted(Dressed(dolls, others, texts(dolls["outfit"])), latents, context, a.seed)
-
-
-def encoded_dolls(
-    a: Namespace, sd: StableDiffusion, split: str, count: int
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Dolls, their latents, of the training part both ways round, and the contexts of what they wear; in the cache."""
-    dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
-    name = f"{count}" if split == "train" else f"{split}-{count}"
-    latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
-    context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, texts(dolls["outfit"]))
-    return dolls, latents if split == "train" else latents[:, :1], context
-
-
-def phase1_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> Painted:
-    """The user's own characters, and their mirror images; those without a mask or a caption teach nothing here."""
-    pictures = reported(a, folder, PictureFolder(folder, a.size or sd.side, needs=("mask", "clothes", "caption")))
-    return Painted(pictures, *encoded(a, sd, pictures, folder), a.seed)
-
-
-def encoded(
-    a: Namespace, sd: StableDiffusion, pictures: PictureFolder, folder: Path, what: str = ""
-) -> tuple[Tensor, Tensor]:
-    """The latents of a folder's pictures, both ways round, and the contexts of their captions; kept in the cache.
-
-    what: which of their pictures.
-    """
-    captions, name = [sample.caption for sample in pictures.samples], kept_as(folder, pictures, what)
-    latents = folder_latents(a.cache / f"latents-{name}.safetensors", sd, pictures)
-    return latents, contexts_of(a.cache / f"captions-{name}.safetensors", sd, captions)
-
-
-def kept_as(folder: Path, pictures: PictureFolder, what: str) -> str:
-    """The name in the cache of what was made of a folder's pictures, or of those that a stage learns from."""
-    return f"{known_as(folder)}{what}-{pictures.size}"
 
 
 def train_phase2(a: Namespace, config: TrainConfig) -> Path:
@@ -351,20 +252,6 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     return control.save(a.out / "controlnet")
 
 
-def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Worn:
-    """Dolls with one of their garments alone."""
-    dolls, latents, context = encoded_dolls(a, sd, split, count)
-    worn = draw_worn(a.cache, split, count, a.size or sd.side)
-    where = draw_where(a.cache, split, count, a.size or sd.side) if a.supervise else None
-    return Worn(dolls, worn, latents, context, a.seed, vary=split == "train", where=where)
-
-
-def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder:
-    """The user's own characters in second outfits, and the garments that these show."""
-    pictures = reported(a, folder, WornPictures(folder, a.size or sd.side))
-    return WornFolder(pictures, *encoded(a, sd, pictures, folder, "-worn"), a.seed)
-
-
 def train_detector(a: Namespace, config: TrainConfig) -> Path:
     """The clothing detector on the features of a locked model, on dolls or on a folder with masks."""
     sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
@@ -386,12 +273,6 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return detector.save(a.out / "detector")
-
-
-def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Parts:
-    """Dolls with their part masks, and garments alone."""
-    drawn = draw_dolls(a.cache, split, count, a.size or sd.side)
-    return Parts(drawn, a.seed, lone_garments(drawn))
 
 
 def announce(stage: Stage, data: Dataset, config: TrainConfig) -> None:

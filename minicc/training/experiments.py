@@ -22,9 +22,9 @@ from minicc.models.ablations import LiteControlNet, gaussian_controlnet
 from minicc.models.controlnet import ControlNet
 from minicc.models.unet import UNet
 from minicc.pipeline import StableDiffusion
-from minicc.training.commands import phase1_dolls
 from minicc.training.config import TrainConfig
 from minicc.training.loop import train
+from minicc.training.sources import phase1_dolls
 from minicc.training.stages import Phase1Stage
 from minicc.training.tiny import seeded
 

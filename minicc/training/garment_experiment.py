@@ -23,10 +23,10 @@ from minicc.evaluation.wears import Wear, dressed, wears
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way
 from minicc.pipeline import StableDiffusion, load
-from minicc.training.commands import phase2_dolls
 from minicc.training.config import TrainConfig, add_recipe, recipe
 from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
+from minicc.training.sources import phase2_dolls
 
 
 @dataclass(frozen=True)

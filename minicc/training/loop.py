@@ -97,6 +97,8 @@ def start_run(stage: Stage, data: Dataset, config: TrainConfig) -> Run:
         for module in stage.heavy:
             module.compile()
     model, optimizer = accelerator.prepare(stage, optimizer_of(stage, config))
+    if sd := getattr(stage, "sd", None):  # what of it is no part of the stage draws its validation pictures
+        sd.to(accelerator.device)
     samples = 0 if isinstance(data, IterableDataset) else len(data)  # type: ignore[arg-type]
     return Run(stage, model, optimizer, EMA(stage.trained, config.ema), accelerator, config, samples)
 

@@ -55,11 +55,12 @@ class Phase2Stage(Phase1Stage):
         hint = make_hint(batch["image"], batch["mask"]).to(z)
         x_t, t, target = noised(z, self.sd.schedule, draws)
         garment = {} if bare else looked_at(self.sd, self.control, batch["garment"], hint)
-        text = Recording(keys_values(self.control, context) | garment)
+        text = keys_values(self.control, context) | garment
+        text = Recording(text) if self.supervise else text  # for the loss on attention
         locked = keys_values(self.unet, context) | garment  # it finds nothing there, but in the way "decoder"
         output = self.unet(x_t, t, locked, self.control(x_t, t, text, hint))
         loss = self.loss(output, target, batch["mask"], t)
-        if self.supervise and not bare:
+        if isinstance(text, Recording) and not bare:
             loss = loss + self.supervise * attention_loss(self.control, text, garment, batch["where"])
         return loss
 

@@ -13,6 +13,7 @@ from minicc.data.tensors import to_image, to_tensors
 from minicc.diffusion.ddpm import min_snr_weight
 from minicc.diffusion.schedule import NoiseSchedule
 from minicc.errors import Error
+from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet, opened, trainable
 from minicc.models.text import encode_text
 from minicc.models.tokenizer import tokenize
@@ -20,7 +21,7 @@ from minicc.models.vae import VAE, Gaussian
 from minicc.models.zero_conv import lock
 from minicc.outfit import phase1
 from minicc.outfit.compose import latent_mask, make_hint
-from minicc.pipeline import Hinted, StableDiffusion
+from minicc.pipeline import StableDiffusion
 from minicc.training.draws import Draws
 from minicc.training.stage import Stage
 

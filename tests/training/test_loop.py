@@ -182,6 +182,13 @@ def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
         assert moved or norm > 0.3
 
 
+def test_the_models_that_draw_the_validation_pictures_go_where_the_stage_trains(tmp_path):
+    stage, places = ToyStage(), []
+    stage.sd = types.SimpleNamespace(to=places.append)
+    train(stage, Rows(), toy_config(tmp_path, steps=1, device="cpu"))
+    assert places == [torch.device("cpu")]
+
+
 def test_no_clipping_is_infinity_and_not_0(tmp_path):
     with pytest.raises(Error, match=r"clip is 0: expected the largest norm of a gradient, or math\.inf"):
         toy_config(tmp_path, clip=0)

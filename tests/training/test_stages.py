@@ -28,7 +28,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
 from minicc.small import small_stable_diffusion
-from minicc.training import commands, dolls_cache, encode, phase2_stage
+from minicc.training import commands, dolls_cache, encode, phase2_stage, sources
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import (
@@ -369,8 +369,8 @@ def test_dolls_latents_are_cached_both_ways_and_the_base_sees_half_mirrored_and_
 def test_dolls_of_the_training_part_are_mirrored_and_held_out_ones_are_not(tmp_path):
     sd, a = small_stable_diffusion(), Namespace(cache=tmp_path, size=64, seed=0, supervise=0.0)
     for split, ways in (("train", 2), ("val", 1)):
-        assert commands.phase1_dolls(a, sd, split, 2).latents.shape[1] == ways
-        data = commands.phase2_dolls(a, sd, split, 2)
+        assert sources.phase1_dolls(a, sd, split, 2).latents.shape[1] == ways
+        data = sources.phase2_dolls(a, sd, split, 2)
         assert data.latents.shape[1] == ways
         pictures = {data[0, position]["image"].numpy().tobytes() for position in range(12)}
         assert len(pictures) == ways
@@ -640,7 +640,7 @@ def test_every_process_takes_a_gpu_of_its_own_and_a_base_is_there_before_its_pic
         raise Encoding
 
     chosen, places = list[int](), list[set[str]]()
-    monkeypatch.setattr(commands, "latents_of", stops)
+    monkeypatch.setattr(sources, "latents_of", stops)
     monkeypatch.setattr(commands, "default_device", lambda: torch.device("meta"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
