@@ -171,16 +171,18 @@ class StableDiffusion:
         first = True
 
         def control(x: Tensor, t: Tensor) -> Control | None:
+            if guess_mode:
+                x, t = x.chunk(copies)[-1], t.chunk(copies)[-1]
             parts = [speaker(x, t) for speaker in speakers]
-            return sum(parts[1:], parts[0]) if parts else None
+            c = sum(parts[1:], parts[0]) if parts else None
+            if c is None or not guess_mode:
+                return c
+            return c.guess() if copies == 1 else on_second_half(c.guess())
 
         def model(x: Tensor, t: Tensor) -> Tensor:
             nonlocal first
             both, ts = torch.cat([x] * copies), torch.cat([t] * copies)
-            c = control(x, t) if guess_mode else control(both, ts)
-            if c is not None and guess_mode:
-                c = c.guess() if copies == 1 else on_second_half(c.guess())
-            out = self.unet(both, ts, text, control=c)
+            out = self.unet(both, ts, text, control=control(both, ts))
             if first:  # and in no other step, as it waits for a GPU
                 finite(out, self.unet, *(c.net for c in controls))
                 first = False

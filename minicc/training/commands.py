@@ -44,7 +44,7 @@ from minicc.training.sources import (
     some,
     vae_dolls,
     vae_folder,
-)  # fmt: skip
+)
 from minicc.training.stage import Stage
 from minicc.training.stages import BaseStage, Phase1Stage, VAEStage
 from minicc.training.tiny import new_base, new_vae, seeded, train_tokenizer
