@@ -139,7 +139,7 @@ def training_row(sd: StableDiffusion, batch: int, rounds: int) -> Row:
     """A step of phase-1 training with cached latents and texts, against one of diffusers' ControlNet example.
 
     The example encodes picture and caption in every step; both do forward, backward and AdamW on the same batch, ours
-    in one kernel, as in training/loop.py.
+    in one kernel, as in training/start.py.
     """
     side = sd.side
     image = noise(batch, 3, side, side, like=sd.unet.conv_in.weight) * 2 - 1

@@ -75,7 +75,8 @@ class Head(nn.Module):
         """maps: (B, C_i, h_i, w_i), the finest first. Returns (B, classes, h_0, w_0)."""
         size = maps[0].shape[-2:]
         small = (conv(m) for conv, m in zip(self.narrow, maps, strict=True))
-        return self.read(torch.stack([F.interpolate(m, size, mode="bilinear") for m in small]).sum(0))
+        first, *others = (F.interpolate(m, size, mode="bilinear") for m in small)
+        return self.read(sum(others, first))
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,6 @@ class ClothingDetector(nn.Module):
         super().__init__()
         self.channels, self.width, self.t = tuple(channels), width, t
         self.heads = nn.ModuleList(Head(channels, width) for _ in range(heads))
-        self.looks: tuple[StableDiffusion, Look] | None = None  # the models that `find` last saw through
         self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -157,9 +157,7 @@ class ClothingDetector(nn.Module):
             place = figure_window(image, sd.side)
         else:
             place = window(np.ones(image.size[::-1], bool), sd.vae.stride, margin=0, max_side=sd.side)
-        if self.looks is None or self.looks[0] is not sd:
-            self.looks = sd, looking(sd, self.t)
-        p = place.spread(self.probabilities(self.looks[1], place.take(image)), image.size)
+        p = place.spread(self.probabilities(looking(sd, self.t), place.take(image)), image.size)
         p[CLASSES.index("none"), p.sum(0) == 0] = 1
         entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
         return Clothes(p.numpy(), entropy.numpy())

@@ -27,8 +27,8 @@ from minicc.training.dolls_cache import draw_dolls, texts
 from minicc.training.draws import Order
 from minicc.training.encode import at_once
 from minicc.training.folders import FolderParts
-from minicc.training.loop import advice_on_memory, train
-from minicc.training.memory import available, estimate
+from minicc.training.loop import train
+from minicc.training.memory import advice_on_memory, available, estimate
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
 from minicc.training.sources import (

@@ -23,7 +23,7 @@ from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import checkpoint, loop
+from minicc.training import checkpoint, start
 from minicc.training.draws import Draws, Order
 from minicc.training.ema import EMA
 from minicc.training.loop import HELD_OUT, learning_rate, train
@@ -159,7 +159,7 @@ def test_a_stage_that_was_trained_in_half_precision_trains_in_float32_afterwards
 
 def test_bf16_where_it_is_slower_warns(tmp_path, monkeypatch):
     for emulated, precision, warned in ((True, "bf16", 1), (False, "bf16", 0), (True, "no", 0)):
-        monkeypatch.setattr(loop, "emulates_bfloat16", lambda device, emulated=emulated: emulated)
+        monkeypatch.setattr(start, "emulates_bfloat16", lambda device, emulated=emulated: emulated)
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             train(ToyStage(), Rows(), toy_config(tmp_path / f"{emulated} {precision}", steps=1, precision=precision))
@@ -170,7 +170,7 @@ def test_bf16_where_it_is_slower_warns(tmp_path, monkeypatch):
 def test_a_gradient_is_clipped_to_its_largest_norm(tmp_path, monkeypatch):
     """With plain gradient descent the weights' step is the gradient."""
     sgd = lambda stage, config: torch.optim.SGD(stage.parameters(), lr=config.lr)  # noqa: E731
-    monkeypatch.setattr(loop, "optimizer_of", sgd)
+    monkeypatch.setattr(start, "optimizer_of", sgd)
     for clip, moved in ((0.25, 0.25), (1e6, None)):
         stage = Quiet()
         before = torch.cat([p.detach().flatten().clone() for p in stage.parameters()])
@@ -198,7 +198,7 @@ def test_no_clipping_is_infinity_and_not_0(tmp_path):
 
 def test_the_first_of_ten_warm_up_steps_moves_a_tenth(tmp_path, monkeypatch):
     sgd = lambda stage, config: torch.optim.SGD(stage.parameters(), lr=config.lr)  # noqa: E731
-    monkeypatch.setattr(loop, "optimizer_of", sgd)
+    monkeypatch.setattr(start, "optimizer_of", sgd)
     moved = []
     for warmup in (0, 10):
         stage = Quiet()

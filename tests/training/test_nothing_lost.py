@@ -24,10 +24,11 @@ from minicc.errors import Error
 from minicc.evaluation.reader import AttributeReader
 from minicc.outfit.clothing import ClothingDetector
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import checkpoint, commands, loop
+from minicc.training import checkpoint, commands, start
 from minicc.training.cache import kept
 from minicc.training.detector_stage import DetectorStage
 from minicc.training.draws import Draws
+from minicc.training.curves import Curves
 from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import ReaderStage, save_reader
@@ -235,7 +236,7 @@ def open_folder() -> Iterator[Path]:
 
 def test_a_read_only_folder_is_an_error_that_names_it_and_stays_as_it_was(open_folder):
     checkpoint.save(open_folder, 1, {"x": torch.ones(3)}, {})
-    for start in (
+    for begin in (
         lambda: train(ToyStage(), Rows(), toy_config(open_folder / "run")),
         lambda: checkpoint.save(open_folder, 2, {"x": torch.ones(3)}, {}),
     ):
@@ -243,7 +244,7 @@ def test_a_read_only_folder_is_an_error_that_names_it_and_stays_as_it_was(open_f
             without_the_power_to_write(open_folder),
             pytest.raises(Error, match=r"could not be written.*denied.*--out"),
         ):
-            start()
+            begin()
     assert [path.name for path in open_folder.iterdir()] == ["step-00000001.safetensors"]
 
 
@@ -418,6 +419,14 @@ def test_a_gradient_that_is_not_a_number_stops_the_run_before_it_reaches_the_wei
     assert all(torch.equal(before[k], v) for k, v in stage.state_dict().items())
 
 
+def test_a_run_that_ends_in_an_error_leaves_no_file_open(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Curves, "close", lambda curves: closed.append(curves.folder))
+    with pytest.raises(Error, match="loss is nan"):
+        train(ToyStage(), Rows(broken=3), toy_config(tmp_path))
+    assert closed == [tmp_path]
+
+
 def test_a_gradient_that_is_never_a_number_stops_a_run_in_fp16_too(tmp_path, monkeypatch):
     """There a step whose gradient overflows is skipped and the loss's scale halved; here no scale is small enough."""
 
@@ -425,14 +434,14 @@ def test_a_gradient_that_is_never_a_number_stops_a_run_in_fp16_too(tmp_path, mon
         def forward(self, batch: dict, draws: Draws) -> torch.Tensor:
             return super().forward(batch, draws) + (0 * self.net[0].weight).sum().sqrt()
 
-    made = loop.new_accelerator
+    made = start.new_accelerator
 
     def with_scaler(*arguments: object) -> object:
         accelerator = made(*arguments)
         accelerator.scaler = torch.amp.GradScaler("cpu")
         return accelerator
 
-    monkeypatch.setattr(loop, "new_accelerator", with_scaler)
+    monkeypatch.setattr(start, "new_accelerator", with_scaler)
     with pytest.raises(Error, match=r"gradient norm is nan at step 27; batch: row .*Lower the learning rate"):
         train(Steep(), Rows(), toy_config(tmp_path))
 
