@@ -14,10 +14,12 @@ import argparse
 import math
 from pathlib import Path
 
+import torch
+
 import minicc
+from minicc.evaluation.experiments import compare
 from minicc.evaluation.phenomena import before_and_after, convergence, identity, onset, turn, write_course
 from minicc.training.config import TrainConfig, add_recipe, recipe
-from minicc.training.experiments import compare
 
 
 def main() -> None:
@@ -37,6 +39,8 @@ def main() -> None:
     if a.experiment == "identity":
         print(f"largest difference of a fresh ControlNet: {identity(minicc.load(a.sd))}")
     elif a.experiment == "convergence":
+        if a.run is None:
+            p.error("convergence needs --run FOLDER, of a phase-1 training")
         course = convergence(a.run)
         report(a, {a.run.name: course})
         before_and_after(a.run, turn(course)).save(a.out / "convergence.png")
@@ -44,7 +48,9 @@ def main() -> None:
         often = {"save_every": a.steps, "sample_every": a.every}
         config = TrainConfig(a.out / a.experiment, a.steps, a.batch, lr=a.lr, **often, **recipe(a))
         done = {}
-        for arm, course in compare(minicc.load(a.sd), a.experiment, config, a.cache, a.dolls, a.snr_gamma):
+        for arm, course in compare(
+            minicc.load(a.sd, dtype=torch.float32), a.experiment, config, a.cache, a.dolls, a.snr_gamma
+        ):
             done[arm.name] = course
             report(a, done)
 

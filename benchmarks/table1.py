@@ -8,9 +8,11 @@ Writes table1.json there and prints the table; with --cells, prints these cells 
 import argparse
 from pathlib import Path
 
-from minicc.evaluation.reader import load_reader
+import torch
+
 from minicc.evaluation.table1 import CELLS, markdown, table1
 from minicc.pipeline import load
+from minicc.reader import load_reader
 
 
 def main() -> None:
@@ -27,7 +29,7 @@ def main() -> None:
     a = parser.parse_args()
     reader = load_reader(a.reader) if a.reader else load_reader()
     cells = [cell for cell in CELLS if cell.name in a.cells]
-    figures = table1(load(a.sd), reader, a.out, a.n, a.n_longest, a.seed, cells, a.bf16)
+    figures = table1(load(a.sd, dtype=torch.float32), reader, a.out, a.n, a.n_longest, a.seed, cells, a.bf16)
     print(markdown(figures, a.n, a.n_longest) if len(cells) == len(CELLS) else figures)
 
 

@@ -13,7 +13,7 @@ def replacing(path: Path) -> Iterator[Path]:
     After an error `path` is what it was, and the draft is gone. Its name has the process's number: several may write
     the same file. Missing folders are made.
     """
-    draft = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield draft

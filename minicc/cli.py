@@ -1,4 +1,4 @@
-"""The command line: minicc demo | phase1 | phase2 | detect | train | evaluate | dolls | export | bench."""
+"""The command line: minicc demo | generate | phase1 | phase2 | detect | train | evaluate | dolls | export | bench."""
 
 import argparse
 import math
@@ -131,9 +131,7 @@ def add_phase1(p: argparse.ArgumentParser) -> None:
 def add_phase2(p: argparse.ArgumentParser) -> None:
     add_models(p)
     p.add_argument("--control", default="tiny-phase2", help="ControlNet file, folder or shipped name [tiny-phase2]")
-    p.add_argument(
-        "--detector", default="tiny", help="what finds the clothes: folder, or the shipped one's name [tiny]"
-    )
+    p.add_argument("--detector", help="what finds the clothes: folder, or the shipped one's name [tiny]")
     p.add_argument("--character", type=Path, required=True, help="picture, any size, RGB or RGBA")
     p.add_argument("--garment", type=Path, nargs="+", required=True, help="one picture, or several: an outfit")
     p.add_argument("--mask", type=Path, help="white over what shall change [found by the detector]")
@@ -209,7 +207,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
 
 def add_objective(p: argparse.ArgumentParser) -> None:
     """What is learned: the loss's weights, and how a garment is seen."""
-    p.add_argument("--drop", type=float, default=0.5, help="phases: share of sentences left out, as in the paper [0.5]")
+    p.add_argument("--drop", type=float, help="phases: share of sentences left out, as in the paper [0.5]")
     p.add_argument("--inside", type=float, help="phase1, phase2: weight of a masked cell in the loss [1, 2]")
     p.add_argument("--motifs", type=float, default=0.0, help="vae: weight of what stands out on clothes, as logos [0]")
     ways = ["joint", "plain", "canvas", "decoder", "words"]
@@ -246,7 +244,7 @@ def add_evaluate(p: argparse.ArgumentParser) -> None:
 def add_dolls(p: argparse.ArgumentParser) -> None:
     p.add_argument("--sheet", type=Path, help="write a contact sheet")
     p.add_argument("--folder", type=Path, help="write a folder to train on")
-    p.add_argument("--layout", default="imagefolder", help="of the folder: pairs (each in two outfits), layers, viton")
+    p.add_argument("--layout", help="of the folder: imagefolder, pairs (in two outfits), layers, viton [imagefolder]")
     p.add_argument("--split", default="train", help="train, val or test: no two share a doll [train]")
     p.add_argument("-n", type=int, default=48, help="how many [48]")
     p.add_argument("--size", type=int, default=128)

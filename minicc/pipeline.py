@@ -13,7 +13,7 @@ from minicc.data.tensors import to_image, to_tensor
 from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model
+from minicc.diffusion.steps import Model, seeded
 from minicc.errors import Error
 from minicc.hinted import Hinted, both_of, on_second_half
 from minicc.models.blocks import keys_values
@@ -89,11 +89,17 @@ class StableDiffusion:
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Sentences → context (B, 77, D). Words beyond the encoder's length are cut, with a warning.
 
-        Raises Error for one sentence that is in no list.
+        Raises Error for one sentence that is in no list, or if the tokenizer is not this text encoder's.
         """
         if isinstance(prompts, str):
             raise Error(f"expected a list of sentences, got one: put it in brackets, [{prompts!r}]")
-        return finite(encode_text(self.text_encoder, tokenize(self.tokenizer, list(prompts))), self.text_encoder)
+        ids, rows = tokenize(self.tokenizer, list(prompts)), self.text_encoder.config.vocab_size
+        if ids.max() >= rows:
+            raise Error(
+                f"{self.name}: its text encoder knows {rows} tokens, the tokenizer is another's: a single file holds "
+                "none, so load this model's diffusers folder"
+            )
+        return finite(encode_text(self.text_encoder, ids), self.text_encoder)
 
     @torch.no_grad()
     def encode_image(self, image: Image.Image | Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -110,7 +116,7 @@ class StableDiffusion:
     def check_sides(self, width: int, height: int) -> None:
         """Raise Error unless a picture's sides are multiples of a latent cell's."""
         stride = self.vae.stride
-        if width % stride or height % stride:
+        if min(width, height) < stride or width % stride or height % stride:
             raise Error(f"picture is {width}×{height}: pad or crop both sides to multiples of {stride}")
 
     @torch.no_grad()
@@ -158,7 +164,8 @@ class StableDiffusion:
 
         context, negative: (B, 77, D), of the prompt and of what to move away from. guidance: 1 is none, 7.5 usual.
         controls: ControlNets with their hints; they add up. guess_mode: they act on the prompt's branch only, at the
-        strengths 0.825^(12−i). What no step changes, the text's keys and values, is computed here.
+        strengths 0.825^(12−i). rescale: φ of `classifier_free_guidance`, 0 … 1. What no step changes, the text's keys
+        and values, is computed here. Raises Error as `check_controllable` does.
         """
         self.check_controllable(controls)
         copies = 1 if guidance == 1 else 2
@@ -207,13 +214,14 @@ class StableDiffusion:
     ) -> list[Image.Image]:
         """Text → pictures by DDIM. size: side, or (width, height), multiples of 8 [the model's own]. One seed.
 
-        guidance: 1 is none [`usual_guidance`]. Raises Error for sides of another kind, or one sentence in no list.
+        steps: 1 … T. guidance: 1 is none [`usual_guidance`]. negative: what to move away from. eta: 0 … 1, the noise
+        of a step. Raises Error for sides of another kind, or one sentence in no list.
         """
         guidance = self.usual_guidance if guidance is None else guidance
-        width, height = size if isinstance(size, tuple) else (size or self.side, size or self.side)
+        width, height = size if isinstance(size, tuple) else (self.side if size is None else size,) * 2
         self.check_sides(width, height)
         context, unprompted = self.encode_text(prompts), self.encode_text([negative] * len(prompts))
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)
         x = torch.randn(shape, generator=generator).to(self.device, self.dtype)
         model = self.guided(context, unprompted, guidance)
@@ -224,11 +232,8 @@ class StableDiffusion:
     def save(self, path: str | Path, layout: str = "diffusers", dtype: torch.dtype | None = None) -> Path:
         """To a folder that diffusers opens, or (layout="compvis") to one .safetensors file; dtype: of the file."""
         parts = Parts(self.unet, self.vae, self.text_encoder, self.family, self.schedule.to_config())
-        parts.extra = self.extra
-        saved = save_stable_diffusion(parts, path, layout, dtype, self.tokenizer_source or CLIP_TOKENIZER)
-        if layout == "diffusers":
-            self.tokenizer.save_pretrained(saved / "tokenizer")  # its length and padding, which the vocabulary lacks
-        return saved
+        parts.extra, parts.tokenizer = self.extra, self.tokenizer
+        return save_stable_diffusion(parts, path, layout, dtype, self.tokenizer_source or CLIP_TOKENIZER)
 
 
 def default_device() -> torch.device:
@@ -262,7 +267,7 @@ def load(
     device: CUDA, MPS or the CPU, whichever is there. dtype: the file's on a GPU; float32 on a CPU.
     prediction: "epsilon" or "v_prediction", for SD 2.x files that do not say. look: at every number of the file now,
     for NaN; else one behind the first of a tensor is found when it is used. vae: file or folder of another one, to use
-    in the place of the model's, as fine-tuned decoders are. Raises WeightsError.
+    in the place of the model's, as fine-tuned decoders are. Raises WeightsError, Error for a device that is not here.
     """
     device = usable(device) if device else default_device()
     dtype = dtype or (torch.float32 if device.type == "cpu" else None)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,6 +44,13 @@ def dtype_of(a: argparse.Namespace) -> "torch.dtype | None":
     return getattr(torch, a.dtype) if a.dtype else None
 
 
+def enough_memory() -> AbstractContextManager[None]:
+    """Where a picture, or a batch of variants, is too much for the device, an Error says what helps."""
+    from minicc.memory import advice_on_memory
+
+    return advice_on_memory("while drawing", "ask for fewer at once, a smaller --max-side, or on a GPU --dtype float16")
+
+
 def run_demo(a: argparse.Namespace) -> None:
     from minicc.outfit.demo import demo
 
@@ -60,7 +67,8 @@ def run_generate(a: argparse.Namespace) -> None:
     note(*unknown_words(sd.tokenizer_source, " ".join([*a.prompt, a.negative])))
     if a.compile:
         sd.compile()
-    pictures = sd.generate(a.prompt, steps=a.steps, guidance=a.guidance, negative=a.negative, seed=a.seed)
+    with enough_memory():
+        pictures = sd.generate(a.prompt, steps=a.steps, guidance=a.guidance, negative=a.negative, seed=a.seed)
     print(*save_pictures(dict(zip(outs, pictures, strict=True))), sep="\n")
 
 
@@ -77,11 +85,12 @@ def run_phase1(a: argparse.Namespace) -> None:
     doubt_unclothed(a, sd, character, mask)
     if a.compile:
         sd.compile(control)
-    results = phase1.variants(
-        sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
-        guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, max_side=a.max_side,
-        progress=True,
-    )  # fmt: skip
+    with enough_memory():
+        results = phase1.variants(
+            sd, control, character, mask, a.prompt, seeds=range(a.seed, a.seed + a.variants), steps=a.steps,
+            guidance=a.guidance, negative=a.negative, strength=a.strength, feather=a.feather, max_side=a.max_side,
+            progress=True,
+        )  # fmt: skip
     write_results(a, character, results, outs)
 
 
@@ -98,15 +107,17 @@ def run_phase2(a: argparse.Namespace) -> None:
         raise Error("--classes tells the detector what to look for, and with --mask it is not asked: leave one out")
     if mask and a.uncertainty:
         raise Error("--uncertainty shows what the detector sees, and with --mask it is not asked: leave one out")
+    if mask and a.detector:
+        raise Error("--detector finds the clothes, and with --mask it is not asked: leave one out")
     note(*(line for picture in (character, *garments, *([mask] if mask else [])) for line in picture.info["notes"]))
     sd = load_models(a)
     control = ControlNet.load(a.control, unet=sd.unet)
     if a.compile:
         sd.compile(control)
-    detector = None if mask else ClothingDetector.load(a.detector)
+    detector = None if mask else ClothingDetector.load(a.detector or "tiny")
     if mask:  # painted, so that no detector has seen what is under it
         doubt_unclothed(a, sd, character, mask)
-    with doubts_shown(unsure_at(a)):
+    with doubts_shown(unsure_at(a)), enough_memory():
         results = phase2.variants(
             sd, control, character, garments, detector=detector, mask=mask, classes=a.classes, prompt=a.prompt,
             seeds=range(a.seed, a.seed + a.variants), steps=a.steps, guidance=a.guidance, strength=a.strength,
@@ -235,18 +246,25 @@ def run_dolls(a: argparse.Namespace) -> None:
     if a.n < 1:
         raise Error(f"-n {a.n}: expected 1 or more dolls")
     check_writable(*([a.sheet] if a.sheet else []))
-    drawn = [dolls.draw(seed, size=a.size, split=a.split) for seed in range(a.seed, a.seed + a.n)]
+    if a.layout and not a.folder:
+        raise Error("--layout is a folder's: name one with --folder")
+
+    def drawn() -> Iterator[dolls.Doll]:  # anew each time: a doll that is kept keeps its canvas
+        return (dolls.draw(seed, size=a.size, split=a.split) for seed in range(a.seed, a.seed + a.n))
+
     if a.sheet:
-        print(*save_pictures({a.sheet: dolls.contact_sheet(drawn)}))
+        print(*save_pictures({a.sheet: dolls.contact_sheet(list(drawn()))}))
     if a.folder:
         with writing(a.folder, "--folder"):
-            dolls.export(a.folder, drawn, a.layout, "seen" if a.split == "train" else "any")
+            dolls.export(a.folder, drawn(), a.layout or "imagefolder", "seen" if a.split == "train" else "any")
         print(a.folder)
 
 
 def run_export(a: argparse.Namespace) -> None:
     from minicc.models.controlnet import ControlNet
 
+    if a.control and (a.vae or a.prediction):
+        raise Error("--control exports a ControlNet alone, --vae and --prediction are a whole model's: leave them out")
     model = ControlNet.load(a.control, look=True) if a.control else load_models(a, look=True)
     print(model.save(a.out, layout=a.layout, dtype=dtype_of(a)))
 

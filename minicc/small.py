@@ -17,9 +17,10 @@ TEXT = TextConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, nu
 
 
 def small_stable_diffusion(seed: int = 0) -> StableDiffusion:
-    """A Stable Diffusion 1.x of a few hundred thousand weights, random: it runs, and paints nothing but noise."""
+    """A Stable Diffusion 1.x of a few million weights, random: it runs, and paints nothing but noise."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # modules draw their first weights from the global generator; here it is put back
+        # Modules draw their first weights from the CPU's global generator; here it is put back.
+        torch.default_generator.manual_seed(seed)
         unet, vae, text = UNet(UNET), VAE(VAE_), text_encoder(TEXT)
     return StableDiffusion(lock(unet), lock(vae), lock(text), load_tokenizer(), NoiseSchedule(), "small and random")
 
@@ -28,7 +29,7 @@ def small_controlnet(sd: StableDiffusion, seed: int = 0) -> ControlNet:
     """A ControlNet for it whose zero convolutions are not zero any more, as after training."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the hint encoder
+        torch.default_generator.manual_seed(seed)  # of the hint encoder
         control = ControlNet.from_unet(sd.unet)
     with torch.no_grad():
         zeros = [*control.controlnet_down_blocks, control.controlnet_mid_block]

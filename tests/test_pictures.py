@@ -213,3 +213,29 @@ def test_a_mask_on_a_transparent_sheet_keeps_its_alpha(tmp_path: Path):
     opened = open_mask(saved(tmp_path / "m.png", sheet))
     assert opened.mode == "RGBA"
     assert np.asarray(opened)[..., 3].sum() == 255
+
+
+def test_classes_in_colours_on_white_are_classes(tmp_path: Path):
+    mask = Image.fromarray(INDEX)
+    mask.putpalette([255, 255, 255, 255, 0, 0, 0, 255, 0, 255, 255, 0, 255, 0, 255, 0, 255, 255])
+    opened = open_mask(saved(tmp_path / "m.png", mask))
+    assert opened.mode == "P"
+    assert np.array_equal(np.asarray(opened), INDEX)
+
+
+def test_greys_that_a_program_saved_as_a_palette_in_an_order_of_its_own_are_greys(tmp_path: Path):
+    greys = np.array([[200, 0, 120], [255, 60, 0]], dtype=np.uint8)
+    order = [120, 255, 0, 200, 60]
+    mask = Image.fromarray(np.vectorize(order.index)(greys).astype(np.uint8))
+    mask.putpalette([value for grey in order for value in (grey, grey, grey)])
+    assert np.array_equal(np.asarray(open_mask(saved(tmp_path / "m.png", mask))), greys)
+
+
+def test_a_picture_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch):
+    def closed(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = saved(tmp_path / "a.png", Image.new("RGB", (4, 4)))
+    monkeypatch.setattr(Image, "open", closed)
+    with pytest.raises(PictureError, match=r"a\.png: no permission to read it"):
+        open_picture(path)

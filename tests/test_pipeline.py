@@ -47,6 +47,18 @@ def test_one_sentence_in_no_list_and_odd_sides_are_refused(sd):
         sd.generate(["a red hat"], size=(100, 64))
 
 
+@pytest.mark.parametrize("size", [0, -8, (0, 64), (64, -64)])
+def test_a_picture_has_a_size(sd, size):
+    with pytest.raises(Error, match="pad or crop both sides to multiples of 8"):
+        sd.generate(["a red hat"], size=size)
+
+
+def test_a_tokenizer_of_another_model_is_an_error_and_no_crash(sd, monkeypatch):
+    monkeypatch.setattr(sd.text_encoder.config, "vocab_size", 100)
+    with pytest.raises(Error, match="its text encoder knows 100 tokens, the tokenizer is another's"):
+        sd.encode_text(["a red hat"])
+
+
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 @torch.no_grad()
 def test_guidance_at_the_sampler_is_its_equation_with_rescale_as_an_option(sd, inputs, rescale):

@@ -26,7 +26,6 @@ from minicc.evaluation.base import FIRST, evaluate_reader, pictures
 from minicc.evaluation.detector import classes_of, clothes_iou, parts_of
 from minicc.evaluation.fills import redressed
 from minicc.evaluation.phenomena import identity
-from minicc.evaluation.reader import load_reader
 from minicc.evaluation.settled import Answers, each_right
 from minicc.evaluation.swaps import swaps
 from minicc.evaluation.vae import evaluate_vae, reconstructed
@@ -35,6 +34,7 @@ from minicc.outfit.clothing import looking
 from minicc.outfit.compose import make_hint
 from minicc.outfit.detect import SeveralFigures, unfamiliar
 from minicc.pipeline import SHIPPED
+from minicc.reader import load_reader
 from minicc.weights.load import load_vae
 
 VAE_FOLDER = SHIPPED / "tiny" / "vae"

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import minicc
-from minicc.evaluation.reader import load_reader
+from minicc.reader import load_reader
 from minicc.painter import MaskPainter
 sd = minicc.load("tiny", device="cpu")
 for name in ("tiny-phase1", "tiny-phase2"):

@@ -109,11 +109,11 @@ class PictureFolder(Dataset):
         layer = clothes(index_of(sample, picture.size))
         levels = layer.astype(np.uint8) + either_outfit(sample, layer)  # 2: worn here, 1: in the other outfit
         drawing, levels = square(on_white(picture), levels)
-        image, mask = resize(drawing, levels == 2, self.size)
+        mask, cover = covering(levels == 2, self.size), covering(levels > 0, self.size)
         return {
-            "image": to_tensor(image)[0],
+            "image": to_tensor(scaled(drawing, self.size))[0],
             "mask": torch.from_numpy(mask.astype(np.float32))[None],
-            "cover": torch.from_numpy(resize(drawing, levels > 0, self.size)[1].astype(np.float32))[None],
+            "cover": torch.from_numpy(cover.astype(np.float32))[None],
             "caption": sample.caption,
             "name": sample.name,
         }
@@ -178,9 +178,13 @@ def crop_start(layer: np.ndarray, width: int, height: int) -> int | None:
     return min(max(0, (first + last + 1 - side) // 2), length - side)
 
 
-def resize(image: Image.Image, layer: np.ndarray, size: int) -> tuple[Image.Image, np.ndarray]:
-    """To (size, size). A pixel that shows any of the clothes belongs to them, so that none peep out beside the mask."""
-    if image.size == (size, size):
-        return image, layer
-    box = Image.fromarray(layer.astype(np.float32)).resize((size, size), Image.Resampling.BOX)
-    return image.resize((size, size), Image.Resampling.LANCZOS), np.asarray(box) > 0
+def scaled(image: Image.Image, size: int) -> Image.Image:
+    """A picture to (size, size)."""
+    return image if image.size == (size, size) else image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def covering(layer: np.ndarray, size: int) -> np.ndarray:
+    """A layer (H, W) bool to (size, size): a pixel that shows any of it belongs to it, so that nothing peeps out."""
+    if layer.shape == (size, size):
+        return layer
+    return np.asarray(Image.fromarray(layer.astype(np.float32)).resize((size, size), Image.Resampling.BOX)) > 0

@@ -10,7 +10,7 @@ from typing import Any
 
 from minicc.data.files import SUFFIXES, pictures_below
 from minicc.data.report import Report
-from minicc.data.samples import CLASSES, Sample, inside
+from minicc.data.samples import CLASSES, Sample, inside, text_of
 from minicc.errors import PictureError
 
 METADATA = ("metadata.jsonl", "metadata.csv")  # the first that is there; imagefolder's third, .parquet, is only noted
@@ -52,7 +52,7 @@ def note_unread(root: Path, layout: str, report: Report) -> None:
 def rows_of(root: Path, report: Report) -> Iterator[tuple[str, Row]]:
     """(where, row) for every line that can be read; the others go into the report."""
     path = next(root / name for name in METADATA if (root / name).is_file())
-    text = path.read_text("utf-8-sig", errors="replace")
+    text = text_of(path)
     if path.suffix == ".csv":
         yield from csv_rows(path.name, text, report)
         return

@@ -40,13 +40,17 @@ def open_mask(path: str | Path) -> Image.Image:
     An index mask may also come as grey numbers up to 15. Notes as for `open_picture`. Raises PictureError.
     """
     with named(Path(path)):
-        image, notes = decode(Path(path))
-        if has_alpha(image) and not clear_is_zero(image):
-            return finish(image.convert("RGBA"), notes)
-        if image.mode != "P":
-            return finish(*grey_or_index(image, notes))
-        notes = [note for note in notes if not note.startswith(PALETTE)]  # of a mask it is expected
-        return finish(image.convert("L") if white_is_zero(image) else image, notes)
+        return finish(*as_mask(*decode(Path(path))))
+
+
+def as_mask(image: Image.Image, notes: list[str]) -> tuple[Image.Image, list[str]]:
+    """A mask picture of any mode → P, L or RGBA as `open_mask` says, and the notes that remain."""
+    if has_alpha(image) and not clear_is_zero(image):
+        return image.convert("RGBA"), notes
+    if image.mode != "P":
+        return grey_or_index(image, notes)
+    notes = [note for note in notes if not note.startswith(PALETTE)]  # of a mask it is expected
+    return (image.convert("L") if drawn_in_greys(image) else image), notes
 
 
 @contextmanager
@@ -60,6 +64,8 @@ def named(path: Path) -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise PictureError(not_a_picture(path)) from error
+    except PermissionError as error:
+        raise PictureError(f"{path}: no permission to read it") from error
     except Image.DecompressionBombError as error:
         millions = int(re.findall(r"\d+", str(error))[0]) // 10**6  # Pillow's error holds the count as text alone
         limit = f"up to {MAX_PIXELS // 10**6} million"
@@ -144,10 +150,16 @@ def has_alpha(image: Image.Image) -> bool:
     return "transparency" in image.info or any(band in ("A", "a") for band in image.getbands())
 
 
-def white_is_zero(image: Image.Image) -> bool:
-    """A black and white mask that a program saved as a palette with white first: its indices are no classes."""
-    colours = {image.getpalette()[3 * i] for i in np.unique(np.asarray(image))}  # type: ignore[index]
-    return image.getpalette()[:3] == [255, 255, 255] and colours <= {0, 255}  # type: ignore[index]
+def drawn_in_greys(image: Image.Image) -> bool:
+    """A mask of greys that a program saved as a palette, in an order of its own: its indices are no classes.
+
+    With black first and few greys they may be classes; then 0 is what stays, either way.
+    """
+    listed = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)  # it may end before 256
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(listed)] = listed
+    used = palette[np.unique(np.asarray(image))]  # (N, 3)
+    return bool((used == used[:, :1]).all() and (palette[0].max() > 0 or len(used) > 16))
 
 
 def clear_is_zero(image: Image.Image) -> bool:

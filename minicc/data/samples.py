@@ -46,13 +46,16 @@ def inside(root: Path, name: object) -> Path:
 
 def caption_in(root: Path, name: str) -> str:
     """The words in a text file of the folder; "" if there is none. Raises PictureError if it cannot be read."""
-    path = inside(root, name)
+    return text_of(inside(root, name), missing="").strip()
+
+
+def text_of(path: Path, missing: str | None = None) -> str:
+    """A text file's content; missing: what stands for a file that is not there. Raises PictureError."""
     try:
-        return path.read_text("utf-8-sig", errors="replace").strip() if path.is_file() else ""
+        return missing if missing is not None and not path.is_file() else path.read_text("utf-8-sig", errors="replace")
     except OSError as error:  # a name longer than the disk allows, no permission
-        raise PictureError(
-            f"{name}: cannot be read ({error.strerror}); give it a shorter name, or leave to read"
-        ) from error
+        advice = "give it a shorter name, or leave to read"
+        raise PictureError(f"{path.name}: cannot be read ({error.strerror}); {advice}") from error
 
 
 def image_of(sample: Sample) -> Image.Image:

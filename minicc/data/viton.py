@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minicc.data.files import nested, pictures_below, pictures_in
 from minicc.data.report import Report
-from minicc.data.samples import Sample, caption_in, inside
+from minicc.data.samples import Sample, caption_in, inside, text_of
 from minicc.errors import PictureError
 
 # Its parse maps number as LIP does, 0 … 19, but for 10, which is the neck. → CLASSES
@@ -64,7 +64,7 @@ def viton_pairs(root: Path, report: Report) -> Iterator[tuple[str, str, str]]:
         yield from ((f"image/{image.name}", image.name, image.name) for image in pictures_in(root / "image"))
         return
     listed = set()
-    for i, line in enumerate(path.read_text("utf-8-sig", errors="replace").splitlines(), 1):
+    for i, line in enumerate(text_of(path).splitlines(), 1):
         names = line.split()
         if len(names) == 2:
             listed.add(names[0])

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from minicc.atomic import replacing
 from minicc.errors import PictureError
 
 LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {  # suffix → Pillow's format, and what makes it exact
@@ -32,29 +33,34 @@ def check_writable(*paths: Path, inputs: Iterable[Path] = ()) -> None:
                 f"{path}: {path.suffix or 'no suffix'} does not keep every pixel and alpha value; "
                 f"write one of {', '.join(LOSSLESS)}"
             )
-        if path.is_dir():
-            raise PictureError(f"{path} is a folder; name a file in it")
-        for parent in path.parents:
-            if parent.is_file():
-                raise PictureError(f"{path} cannot be written: {parent} is a file, and no folder")
+        try:
+            check_place(path)
+        except OSError as problem:  # a name longer than the disk allows, a folder that may not be looked into
+            raise PictureError(f"{path} cannot be written ({problem.strerror}): choose another place") from problem
+
+
+def check_place(path: Path) -> None:
+    """Raise PictureError where no file can be, OSError where that cannot be told."""
+    if path.is_dir():
+        raise PictureError(f"{path} is a folder; name a file in it")
+    for parent in path.parents:
+        if parent.is_file():
+            raise PictureError(f"{path} cannot be written: {parent} is a file, and no folder")
+    path.exists()  # the name itself may be too long
+    there = next(parent for parent in path.parents if parent.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PictureError(f"{path} cannot be written: no permission in {there}, choose another place")
 
 
 def save_pictures(pictures: Mapping[Path, Image.Image]) -> list[Path]:
     """Write them all, or none: drafts beside their places first, renamed once all are complete. Raises PictureError."""
     check_writable(*pictures)
-    drafts = {path: path.with_name(f".{path.name}.draft") for path in pictures}
     try:
-        for path, picture in pictures.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            kind, options = LOSSLESS[path.suffix.lower()]
-            picture.save(drafts[path], kind, **options)
-        for path, draft in drafts.items():
-            draft.replace(path)
+        with ExitStack() as drafts:  # at its end each takes its place, after an error none
+            for path, picture in pictures.items():
+                kind, options = LOSSLESS[path.suffix.lower()]
+                picture.save(drafts.enter_context(replacing(path)), kind, **options)
     except (OSError, ValueError) as problem:  # ValueError: larger than the format can be, as WebP of 16,384 pixels
         name, why = getattr(problem, "filename", None) or path, getattr(problem, "strerror", None) or problem
         raise PictureError(f"{name}: cannot be written ({why})") from problem
-    finally:
-        for draft in drafts.values():
-            with suppress(OSError):
-                draft.unlink()
     return list(pictures)

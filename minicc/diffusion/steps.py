@@ -35,6 +35,13 @@ def timestep(x: Tensor, t: int) -> Tensor:
     return torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
 
 
+def seeded(seed: int) -> torch.Generator:
+    """A generator on the CPU: a seed is one picture on every device. Raises Error for a seed of more than 64 bits."""
+    if not -(2**63) <= seed < 2**64:
+        raise Error(f"seed={seed}: expected a whole number of 64 bits, such as 0")
+    return torch.Generator().manual_seed(seed)
+
+
 def draw(x: Tensor, generator: torch.Generator | None, why: str) -> Tensor:
     """Normal noise like x, drawn in float32 on the generator's device: a CPU seed gives one picture on every machine.
 

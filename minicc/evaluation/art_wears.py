@@ -89,7 +89,7 @@ def evaluate_phase2_on(
     if phase1:
         words = [Masked(one, mask) for one, mask in zip(asked, found, strict=True)]
         spoken = redressed(sd, phase1, words, "phase1_caption", steps=steps)
-        baselines["phase1_caption"] = figures(spoken, asked, found, goal)
+        baselines["phase1_caption"] = figures(spoken, asked, [one.mask for one in words], goal)
     return {
         "drawings": len(asked),
         **judged((ours, theirs), masks),

@@ -14,9 +14,9 @@ from minicc.data.tensors import to_tensor, to_tensors
 from minicc.diffusion.ddim import ddim_invert, ddim_sample
 from minicc.evaluation.edits import average
 from minicc.evaluation.metrics import bytes_of, frechet, psnr, ssim
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
 from minicc.pipeline import StableDiffusion
+from minicc.reader import AttributeReader
 
 INVERTED = 16  # dolls that are turned to noise and back
 FIRST = 1_000_000  # the first test doll's number; training and validation have those below

@@ -16,17 +16,21 @@ from minicc.evaluation.detector_art import evaluate_detector_on
 from minicc.evaluation.goals import Figures, table, write_json
 from minicc.evaluation.phase1 import evaluate_phase1
 from minicc.evaluation.phase2 import evaluate_phase2
-from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.evaluation.vae import evaluate_vae
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.phase1 import warn_of_phase
 from minicc.outfit.phase2 import GUIDANCE
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
+from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
 from minicc.weights.load import load_vae
 
 Module = TypeVar("Module", bound=nn.Module)
+ONLY_FOR = {  # options that mean nothing to other stages
+    "data": ("phase1", "detector", "phase2"), "control": ("phase1", "phase2"), "phase1": ("phase2",),
+    "plain": ("phase2",),
+}  # fmt: skip
 
 
 def evaluate_stage(a: Namespace) -> None:
@@ -35,6 +39,9 @@ def evaluate_stage(a: Namespace) -> None:
         raise Error(f"--n {a.n}: populations are compared, at least 2 dolls are needed")
     if min(a.labels, default=1) < 1:
         raise Error(f"--labels {min(a.labels)}: a detector learns from 1 labelled picture or more")
+    for name, others in ONLY_FOR.items():
+        if getattr(a, name) is not None and a.stage not in others:
+            raise Error(f"--{name} is for {', '.join(others)}: leave it out of {a.stage}")
     if a.json and a.json.is_dir():
         raise Error(f"--json {a.json} is a folder; name a file in it")
     alone = {"vae": vae, "reader": reader}

@@ -13,7 +13,6 @@ from minicc.data.tensors import to_tensors
 from minicc.evaluation.base import first_doll
 from minicc.evaluation.edits import outside_change
 from minicc.evaluation.phase1 import columns
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
 from minicc.evaluation.wears import other_than
 from minicc.models.controlnet import ControlNet
@@ -22,6 +21,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.detect import NoMask
 from minicc.outfit.phase1 import Result
 from minicc.pipeline import StableDiffusion
+from minicc.reader import AttributeReader
 from minicc.training.draws import rng
 
 

@@ -18,13 +18,13 @@ from minicc.data.dolls import CLOTHES, FACTS
 from minicc.data.tensors import on_white, to_tensors
 from minicc.evaluation.edits import average, colours_right, mean_delta_e, outline_share, outside_change, seam
 from minicc.evaluation.fills import fills
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
 from minicc.evaluation.silhouettes import silhouettes
 from minicc.evaluation.swaps import Piece, Swap, clothed, pieces, swaps
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion
+from minicc.reader import AttributeReader
 
 Figures = dict[str, Any]
 NO_TRACE = 0.9  # of the pixels in which old and new outline differ, so many must show the new one

@@ -21,7 +21,6 @@ from minicc.evaluation.edits import average, filled, mean_delta_e, outside_chang
 from minicc.evaluation.fills import Ask, redressed, through_vae
 from minicc.evaluation.metrics import ssim_map
 from minicc.evaluation.outfits import evaluate_outfits
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers
 from minicc.evaluation.wears import Dressing, Wear, dressed, dressed_as_found, found_clothes, wears
 from minicc.models.attention_maps import mass_on_truth
@@ -33,6 +32,7 @@ from minicc.outfit.garment import looked_at, placed
 from minicc.outfit.phase1 import prepare
 from minicc.outfit.phase2 import GUIDANCE
 from minicc.pipeline import StableDiffusion
+from minicc.reader import AttributeReader
 
 Figures = dict[str, object]
 LOOKED_AT = 400  # the timestep at which attention is measured: shapes are settled, patterns are not
@@ -66,10 +66,10 @@ def evaluate_phase2(
     if phase1:
         words = [Masked(one, mask) for one, mask in zip(asked, found, strict=True)]
         spoken = redressed(sd, phase1, words, "phase1_caption", steps=steps, guidance=phase1_guidance)
-        baselines["phase1_caption"] = measured(spoken, found)
+        baselines["phase1_caption"] = measured(spoken, [one.mask for one in words])
     if plain:
-        hinted, _ = dressed_as_found(sd, plain, detector, asked, clothes, "plain_hint", **options)
-        baselines["plain_hint"] = measured(hinted, found)
+        hinted, used = dressed_as_found(sd, plain, detector, asked, clothes, "plain_hint", **options)
+        baselines["plain_hint"] = measured(hinted, found) | {"outside_max": largest_outside(asked, hinted, used)}
     ours, masks = dressed_as_found(sd, control, detector, asked, clothes, "phase2", **options)
     return {
         **measured(ours, found),

@@ -20,9 +20,9 @@ from minicc.diffusion.steps import Model
 from minicc.errors import Error
 from minicc.evaluation.base import first_doll, pictures, test_dolls
 from minicc.evaluation.metrics import frechet
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.vae import reconstructed
 from minicc.pipeline import StableDiffusion
+from minicc.reader import AttributeReader
 from minicc.training.cache import digest_of, kept
 
 STEPS = (10, 20, 50, 100, 1000)
@@ -105,22 +105,22 @@ def batches(cell: Cell, sd: StableDiffusion, out: Path, count: int, seed: int, b
     """A cell's latents, batch by batch; what is on disk is not computed again, whatever decoder or judge came since."""
     digest = digest_of(sd.unet, sd.text_encoder, cell.name, seed, BATCH, bf16, "one generator")
     for start in trange(0, count, BATCH, desc=cell.name):
-        size = min(BATCH, count - start)
-        make = once(cell, sd, start, size, seed, bf16)
-        yield kept(out / f"{cell.name} {start:05}-{size}.safetensors", digest, make)["latents"]
+        first, size = first_doll(seed) + start, min(BATCH, count - start)
+        captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
+        make = once(cell, sd, captions, first, bf16)
+        path = out / f"{cell.name} {start:05}-{size}.safetensors"
+        yield kept(path, digest_of(digest, captions), make)["latents"]
 
 
 def once(
-    cell: Cell, sd: StableDiffusion, start: int, size: int, seed: int, bf16: bool
+    cell: Cell, sd: StableDiffusion, captions: Sequence[str], seed: int, bf16: bool
 ) -> Callable[[], dict[str, Tensor]]:
-    """What draws the latents of pictures start … start + size − 1."""
+    """What draws the latents of a batch of captions, from one seed."""
 
     def make() -> dict[str, Tensor]:
-        first = first_doll(seed) + start
-        captions = [draw(first + i, split="test", combinations="heldout").caption for i in range(size)]
-        shape = (size, 4, sd.side // 8, sd.side // 8)
-        generator = torch.Generator().manual_seed(first)
-        x = torch.randn(shape, generator=generator).to(sd.device)
+        shape = (len(captions), 4, sd.side // 8, sd.side // 8)
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(shape, generator=generator).to(sd.device, torch.float32 if bf16 else sd.dtype)
         context = sd.encode_text(captions)
         with torch.no_grad(), torch.autocast(sd.device.type, torch.bfloat16, enabled=bf16):
             z = cell.sample(sd.guided(context, context, 1.0), x, sd, generator)

@@ -10,9 +10,9 @@ from minicc.data.tensors import to_tensors
 from minicc.evaluation.base import all_right, first_doll, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import bytes_of, psnr, ssim
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.settled import Answers, each_right
 from minicc.models.vae import VAE
+from minicc.reader import AttributeReader
 
 
 def evaluate_vae(vae: VAE, reader: AttributeReader, n: int = 200, seed: int = 0) -> Figures:

@@ -6,6 +6,13 @@ from typing import Any
 from minicc.errors import Error
 from minicc.fields import checked
 
+# What diffusers' U-Nets can be told and Stable Diffusion's never are: the same keys would compute something else.
+FIXED: dict[str, Any] = {
+    "act_fn": "silu", "norm_eps": 1e-5, "flip_sin_to_cos": True, "freq_shift": 0, "downsample_padding": 1,
+    "mid_block_scale_factor": 1, "mid_block_type": "UNetMidBlock2DCrossAttn", "only_cross_attention": False,
+    "center_input_sample": False, "dual_cross_attention": False, "resnet_time_scale_shift": "default",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -60,6 +67,9 @@ class UNetConfig:
         for key in ("down_block_types", "up_block_types"):
             if config.get(key) is not None and config[key] not in (made.to_config()[key], tuple(made.to_config()[key])):
                 raise Error(f"{key}={config[key]} is not Stable Diffusion's: expected {made.to_config()[key]}")
+        for key, value in FIXED.items():
+            if config.get(key, value) != value:
+                raise Error(f"{key}={config[key]!r} is not Stable Diffusion's: expected {value!r}")
         return made
 
 

@@ -178,7 +178,7 @@ def in_way(start: ControlNet, way: str | None = None, with_positions: bool = Fal
 def empty_of(way: str, config: dict[str, Any]) -> GarmentControlNet:
     """A ControlNet of this way and shape; its added layers' first weights are those of one seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         control = WAYS[way].from_config(config)
     assert isinstance(control, GarmentControlNet)
     return control

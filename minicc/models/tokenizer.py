@@ -57,6 +57,10 @@ def read_config(place: Path) -> dict[str, str]:
             values = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         except ValueError as error:
             raise WeightsError(f"{path}: not JSON ({error}); take the file from its source again") from error
+        if not isinstance(values, dict):
+            raise WeightsError(
+                f"{path}: expected names with values, got {type(values).__name__}; take it from its source"
+            )
         for key, value in values.items():
             if key.endswith("_token") and value:
                 tokens[key] = value["content"] if isinstance(value, dict) else value

@@ -32,7 +32,7 @@ def save_words(captions: Iterable[str], folder: Path) -> Path:
 def known_words(folder: Path | None) -> list[str]:
     """The words that the model of this tokenizer has met, sorted; empty where there is no list."""
     path = None if folder is None else folder / FILE
-    return path.read_text("utf-8").split() if path is not None and path.is_file() else []
+    return path.read_text("utf-8", errors="replace").split() if path is not None and path.is_file() else []
 
 
 def unknown_words(folder: Path | None, prompt: str) -> list[str]:

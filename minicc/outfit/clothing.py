@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.errors import Error, WeightsError
-from minicc.outfit.window import figure_window, window
+from minicc.outfit.window import figure_window, whole
 from minicc.pipeline import SHIPPED, StableDiffusion
 from minicc.weights.export import write_safetensors
 from minicc.weights.fill import finite
@@ -153,10 +153,7 @@ class ClothingDetector(nn.Module):
         what lies outside of that is ground: "none", and no doubt about it. Raises Error if the detector was trained on
         the features of other models.
         """
-        if sd.knows_one_size:
-            place = figure_window(image, sd.side)
-        else:
-            place = window(np.ones(image.size[::-1], bool), sd.vae.stride, margin=0, max_side=sd.side)
+        place = figure_window(image, sd.side) if sd.knows_one_size else whole(image.size, sd.side, sd.vae.stride)
         p = place.spread(self.probabilities(looking(sd, self.t), place.take(image)), image.size)
         p[CLASSES.index("none"), p.sum(0) == 0] = 1
         entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))

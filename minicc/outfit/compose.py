@@ -9,17 +9,19 @@ from PIL import Image
 from scipy.ndimage import binary_propagation, maximum_filter
 from torch import Tensor
 
-from minicc.data.pictures import grey_or_index, is_wide, to_8_bit
+from minicc.data.masks import clothes_in
+from minicc.data.pictures import as_mask
+from minicc.data.samples import CLASSES
 from minicc.errors import PictureError
 
 
 def read_mask(mask: Image.Image | np.ndarray, size: tuple[int, int], feather: int = 0) -> np.ndarray:
     """The declared mask, (H, W) bool: painted where the mask is at least half bright, grown outward by feather pixels.
 
-    An RGBA mask whose alpha varies is read by its alpha (painted on a transparent sheet), a palette (index) mask by
-    index > 0, others by brightness; an array (H, W) of booleans is the mask, one of numbers is read as a grey picture
-    of these, or of class numbers if they are integers up to 15. Raises PictureError for another size than the
-    picture's, or if nothing is painted.
+    A picture is read as `open_mask` reads a file: an RGBA mask whose alpha varies by its alpha (painted on a
+    transparent sheet), a palette of class numbers, or greys up to 15, by where these are clothes (hair and skin are
+    none), others by brightness. An array (H, W) of booleans is the mask, one of numbers a grey picture of these.
+    Raises PictureError for another size than the picture's, or if nothing is painted.
     """
     painted = brightness(mask) if isinstance(mask, Image.Image) else painted_in(np.asarray(mask))
     height, width = painted.shape
@@ -45,15 +47,16 @@ def painted_in(mask: np.ndarray) -> np.ndarray:
     if mask.dtype == bool:
         return mask
     kind = np.float32 if mask.dtype.kind == "f" else np.uint8 if mask.max() <= 255 else np.int32
-    return brightness(grey_or_index(Image.fromarray(mask.clip(0).astype(kind)), [])[0])
+    return brightness(Image.fromarray(mask.clip(0).astype(kind)))
 
 
 def brightness(mask: Image.Image) -> np.ndarray:
     """(H, W) bool from a mask picture of any mode."""
-    if mask.mode == "P":
-        return np.asarray(mask) > 0
     mask.load()  # until then a picture of 48 bits a pixel, which Pillow reads as 24, says that it is wide
-    values = np.asarray(to_8_bit(mask) if is_wide(mask) else mask.convert("L"))
+    mask, _ = as_mask(mask, [])
+    if mask.mode == "P":
+        return clothed(np.asarray(mask))
+    values = np.asarray(mask.convert("L"))
     if "A" in mask.getbands():
         alpha = np.asarray(mask.getchannel("A"))
         if alpha.max() == 0:
@@ -68,6 +71,12 @@ def brightness(mask: Image.Image) -> np.ndarray:
     if soft > 0.02:
         warnings.warn(f"{soft:.0%} of the mask is grey: half bright and more counts as painted", stacklevel=4)
     return values >= 128
+
+
+def clothed(index: np.ndarray) -> np.ndarray:
+    """(H, W) bool from class numbers: the clothes; all that is not 0, if there are none or the numbers are others."""
+    clothes = clothes_in(index)
+    return clothes if clothes.any() and index.max() < len(CLASSES) else index > 0
 
 
 def doubts(painted: np.ndarray) -> list[str]:

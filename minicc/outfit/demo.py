@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -12,7 +13,6 @@ from minicc.models.controlnet import ControlNet
 from minicc.outfit import phase1, phase2
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion, load
-from minicc.training.draws import rng
 
 
 def demo(
@@ -29,7 +29,7 @@ def by_sentence(
 ) -> list[Path]:
     """Phase 1: the doll, a mask painted loosely over its clothes old and new, and what the other wears, in words."""
     worn = clothes_in(doll.index) | clothes_in(doll.wearing(other.outfit).index)
-    mask = paint(worn, rng(seed), "loose")
+    mask = paint(worn, np.random.default_rng((seed,)), "loose")
     control = ControlNet.load("tiny-phase1", unet=sd.unet)
     result = phase1.generate(sd, control, doll.image, mask, other.outfit_text, steps=steps, seed=seed, progress=True)
     written = saved({"character": doll.image, "mask": result.mask, "result": result.image}, out, "phase1")

@@ -102,12 +102,12 @@ def detect(
     found = detector.find(sd, image)
     if uncertainty:
         save_pictures({uncertainty: found.uncertainty_picture()})
-    mask = clothing_mask(found, classes, grow)
+    shown = parts and found.index.any()  # all that is seen, clothes or not
+    picture = part_picture(found.index) if shown else mask_picture(clothing_mask(found, classes, grow))
     if (count := figures_in(found)) > 1:
         warnings.warn(f"the picture shows {count} figures: the mask is over the clothes of all", stacklevel=2)
     for doubt in unfamiliar(found):
         warnings.warn(doubt, stacklevel=2)
-    picture = part_picture(found.index) if parts else mask_picture(mask)
     return save_pictures({out: picture})[0]
 
 

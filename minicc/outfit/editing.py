@@ -25,7 +25,7 @@ def edited(
     mask = binary_fill_holes(mask) if fill else mask
     if grow:
         change = binary_dilation if grow > 0 else binary_erosion
-        mask = change(mask, DISK, iterations=abs(grow))
+        mask = change(mask, DISK, iterations=min(abs(grow), sum(mask.shape)))  # of SciPy's, a C int
     return mask if without is None else mask & ~without
 
 

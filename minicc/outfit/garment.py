@@ -63,6 +63,8 @@ def placed(garment: Image.Image, side: int) -> Placed:
     sheet, where = Image.new("RGB", (side, side), "white"), Image.new("1", (side, side))
     sheet.paste(piece.resize((width, height), Image.Resampling.LANCZOS), corner)
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
+    if not np.asarray(where).any():
+        raise PictureError("nothing but specks of the garment is opaque: make it opaque")
     return Placed(sheet, np.asarray(where), box, corner, scale)
 
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minicc.data.masks import mask_picture
-from minicc.data.pictures import MAX_SIDE
+from minicc.data.pictures import MAX_SIDE, has_alpha, to_rgb
 from minicc.data.tensors import to_image
 from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model, Step, draw, last, timestep
-from minicc.errors import PictureError
+from minicc.diffusion.steps import Model, Step, draw, last, seeded, timestep
+from minicc.errors import Error, PictureError
 from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.compose import blank, latent_mask, make_hint, read_mask, seamless
-from minicc.outfit.window import Window, figure_window, window
+from minicc.outfit.window import Window, extent, figure_window, window
 from minicc.pipeline import StableDiffusion
 
 
@@ -152,9 +152,9 @@ def prepare(
     if sd.knows_one_size and max_side is None:
         place = figure_window(character, sd.side, declared)
     else:
-        place = window(
-            declared, sd.vae.stride, margin=sd.side // 4, max_side=3 * sd.side // 2 if max_side is None else max_side
-        )
+        longest = 3 * sd.side // 2 if max_side is None else max_side
+        room = (min(sd.side, longest) - max(extent(declared))) // 2  # a small mask's: up to the size the model knows
+        place = window(declared, sd.vae.stride, margin=max(sd.side // 4, room), max_side=longest)
     ready = Ready(character, declared, place, place.take(character), place.take_mask(declared))
     if place.shrinks:
         warnings.warn(notes_on(place, character)[-1], stacklevel=3)
@@ -178,7 +178,11 @@ def fill(
     its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
-    draws = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: the same on every device
+    if not seeds:
+        raise Error("no seeds: expected one or more, each makes a picture")
+    if narrow is not None and not (put_back and again):
+        raise Error("narrowing needs a known part and a moment to look at it: put_back=True, again=1 or more")
+    draws = [seeded(seed) for seed in seeds]
     noise = torch.cat([torch.randn(known[:1].shape, generator=g) for g in draws]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
     moments = [] if narrow is None and inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]
@@ -238,9 +242,8 @@ def readable(character: Image.Image) -> Image.Image:
         raise PictureError(
             f"character is {character.width}×{character.height}: sides up to {MAX_SIDE} pixels, scale it first"
         )
-    if character.mode in ("RGB", "RGBA"):
-        return character
-    return character.convert("RGBA" if "A" in character.getbands() or "transparency" in character.info else "RGB")
+    plain = character.mode == "RGBA" or (character.mode == "RGB" and not has_alpha(character))
+    return character if plain else to_rgb(character)
 
 
 def one_colour(pixels: np.ndarray) -> bool:
@@ -255,9 +258,9 @@ def notes_on(place: Window, character: Image.Image) -> list[str]:
     left, top, right, bottom = place.box
     if (right - left, bottom - top) != character.size:
         whole = f"{character.width}×{character.height}"
-        notes.append(f"worked on a neighbourhood of the mask, {right - left}×{bottom - top} of {whole}")
+        notes.append(f"worked on a neighbourhood of the mask or the figure, {right - left}×{bottom - top} of {whole}")
     if place.shrinks:
         notes.append(
-            f"the masked part was generated at {place.size[0]}×{place.size[1]} and scaled up: some detail is lost"
+            f"worked on at {place.size[0]}×{place.size[1]}, and the masked part scaled up: some detail is lost"
         )
     return notes

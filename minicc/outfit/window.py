@@ -89,6 +89,13 @@ def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:
     return Window(box, size, (round_up(size[0], stride), round_up(size[1], stride)))
 
 
+def whole(size: tuple[int, int], side: int, stride: int) -> Window:
+    """The whole picture, its longer side scaled to `side`, up or down. size: (width, height)."""
+    box: Box = (0, 0, *size)
+    inner = scaled(box, side / max(size))
+    return Window(box, inner, (round_up(inner[0], stride), round_up(inner[1], stride)))
+
+
 def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None) -> Window:
     """Where a model works that has learned whole figures of one size: the whole picture, scaled to the side.
 

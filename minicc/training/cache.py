@@ -35,7 +35,7 @@ def kept(path: Path, digest: str, make: Callable[[], dict[str, Tensor]]) -> dict
 
 def sweep(path: Path) -> None:
     """Delete the drafts of this file that killed processes left in `write_atomically`: each may be as large as it."""
-    for draft in path.parent.glob(f"{escape(path.stem)}.*.tmp"):
+    for draft in path.parent.glob(f"{escape(path.name)}.*.tmp"):
         with suppress(OSError):  # another process may be sweeping, too
             if time.time() - draft.stat().st_mtime > FORGOTTEN:
                 draft.unlink()

@@ -22,7 +22,8 @@ from minicc.atomic import replacing
 from minicc.errors import Error
 
 NAME = re.compile(r"step-(\d{8})\.safetensors")
-STALE = re.compile(r"step-\d{8}\.\d+\.tmp|(curves|valid)\.\d+\.tmp|\.tmp\w{6}")  # drafts of ours, and of safetensors
+# Drafts of ours, and what safetensors writes first.
+STALE = re.compile(r"(step-\d{8}\.safetensors|curves\.csv|valid\.csv|sheet-\d{8}\.png)\.\d+\.tmp|\.tmp\w{6}")
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], notes: dict[str, Any], keep: int = 2) -> Path:

@@ -6,6 +6,7 @@ from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from torch.utils.data import Dataset, default_collate
 
 from minicc.data.folder import PictureFolder
 from minicc.errors import Error
-from minicc.evaluation.reader import AttributeReader, load_reader
+from minicc.memory import advice_on_memory
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, looking
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
+from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
 from minicc.training.detector_stage import FLATS, DetectorStage, in_places
@@ -28,7 +30,7 @@ from minicc.training.draws import Order
 from minicc.training.encode import at_once
 from minicc.training.folders import FolderParts
 from minicc.training.loop import train
-from minicc.training.memory import advice_on_memory, available, estimate
+from minicc.training.memory import available, estimate
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
 from minicc.training.sources import (
@@ -60,7 +62,8 @@ ONLY_FOR = {  # options that mean nothing to other stages
     "snr_gamma": ("base", "phase1", "phase2"), "held_out": ("vae", "base", "phase1", "phase2"),
     "variant": ("phase2",), "positions": ("phase2",), "supervise": ("phase2",),
     "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector",), "old_share": ("reader",),
-    "reader": ("reader",), "size": ("vae", "base", "phase1", "detector", "phase2"),
+    "reader": ("reader",), "sd": ("base", "phase1", "detector", "phase2"), "drop": ("phase1", "phase2"),
+    "size": ("vae", "base", "phase1", "detector", "phase2"),
 }  # fmt: skip
 WIDTH = 96  # of the detector's heads
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
@@ -208,8 +211,8 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
-    weights = {"inside": a.inside, "snr_gamma": a.snr_gamma}
-    stage = Phase1Stage(sd, control, a.drop, shown=some(held_out or data), **weights)
+    weights = given(a, "drop", "inside", "snr_gamma")
+    stage = Phase1Stage(sd, control, shown=some(held_out or data), **weights)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")
@@ -222,11 +225,16 @@ def locked_dtype(a: Namespace) -> torch.dtype:
     return getattr(torch, a.dtype or "float32")
 
 
+def given(a: Namespace, *names: str) -> dict[str, Any]:
+    """Those of the options that were given; for the others the stage's own value stands."""
+    return {name: value for name in names if (value := getattr(a, name)) is not None}
+
+
 def train_phase2(a: Namespace, config: TrainConfig) -> Path:
     """Phase 2 on paper dolls or on a folder of characters in two outfits, from phase 1's ControlNet; saved as a
     diffusers folder, of phase 1's shape.
 
-    `--variant`, `--positions` and `--supervise` are what is compared in `training.garment_experiment`.
+    `--variant`, `--positions` and `--supervise` are what is compared in `evaluation.garment_experiment`.
     """
     sd = load(a.sd or "tiny", a.device, locked_dtype(a), a.prediction, look=True, vae=a.vae)
     sd.check_controllable([])
@@ -245,8 +253,8 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
         held_out: Dataset | None = phase2_folder(a, sd, a.held_out) if a.held_out else None
     else:
         data, held_out = phase2_dolls(a, sd, "train", a.dolls), phase2_dolls(a, sd, "val", SHOWN)
-    weights = {"inside": a.inside, "snr_gamma": a.snr_gamma, "supervise": a.supervise}
-    stage = Phase2Stage(sd, control, a.drop, shown=some(held_out or data), **weights)
+    weights = given(a, "drop", "inside", "snr_gamma", "supervise")
+    stage = Phase2Stage(sd, control, shown=some(held_out or data), **weights)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return control.save(a.out / "controlnet")

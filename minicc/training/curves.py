@@ -55,7 +55,8 @@ class Curves:
 
     def add_sheet(self, step: int, sheet: Image.Image) -> None:
         """Validation pictures."""
-        sheet.save(self.sheet_at(step))
+        with replacing(self.sheet_at(step)) as draft:
+            sheet.save(draft, "PNG")
         if self.board is not None:
             self.board.add_image("sheet", np.asarray(sheet.convert("RGB")), step, dataformats="HWC")
 

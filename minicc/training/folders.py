@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from minicc.data.folder import PictureFolder, resize, square
+from minicc.data.folder import PictureFolder, covering, scaled, square
 from minicc.data.pictures import open_picture
 from minicc.data.samples import CLASSES, Sample, clothes, image_of, index_of
 from minicc.data.tensors import on_white, to_tensor
@@ -108,12 +108,18 @@ class WornPictures(PictureFolder):
         """As PictureFolder's, and garment (3, size, size) in [-1, 1], laid as phase 2 lays it. Raises PictureError."""
         picture = image_of(sample)
         layer = changes(sample, picture.size)
-        image, layer = resize(*square(on_white(picture), layer), self.size)
-        mask = torch.from_numpy(layer.astype(np.float32))[None]
+        drawing, layer = square(on_white(picture), layer)
+        mask = torch.from_numpy(covering(layer, self.size).astype(np.float32))[None]
         assert sample.garment is not None
         garment = to_tensor(garment_picture(open_picture(sample.garment), self.size))[0]
         words = {"caption": sample.caption, "name": sample.name}
-        return {"image": to_tensor(image)[0], "mask": mask, "cover": mask, "garment": garment, **words}
+        return {
+            "image": to_tensor(scaled(drawing, self.size))[0],
+            "mask": mask,
+            "cover": mask,
+            "garment": garment,
+            **words,
+        }
 
 
 def worn(sample: Sample) -> Sample:

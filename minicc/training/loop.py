@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from minicc.errors import Error
+from minicc.memory import advice_on_memory
 from minicc.training import checkpoint
 from minicc.training.config import TrainConfig
 from minicc.training.curves import Curves
 from minicc.training.draws import Draws, Order
-from minicc.training.memory import advice_on_memory
 from minicc.training.resuming import agreed, resume, save
 from minicc.training.stage import Stage
 from minicc.training.start import Run, place, prepared
@@ -148,8 +148,9 @@ def show(run: Run, step: int, curves: Curves) -> None:
 @torch.no_grad()
 def validation_loss(run: Run, held_out: Dataset) -> float:
     """The averaged weights' mean loss on held-out samples, each seen four times, always with the same draws."""
-    size, count = len(held_out), run.config.batch  # type: ignore[arg-type]
-    order, total = Order(size, count, 0, 0, max(1, 4 * size // count)), 0.0
+    size = len(held_out)  # type: ignore[arg-type]
+    count = max(n for n in range(1, min(size, run.config.batch) + 1) if size % n == 0)  # no sample more often
+    order, total = Order(size, count, 0, 0, 4 * size // count), 0.0
     with run.ema.in_place():
         run.stage.eval()
         for i, samples in enumerate(DataLoader(held_out, batch_sampler=order)):

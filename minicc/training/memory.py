@@ -1,8 +1,6 @@
 """What a run will need, said before it starts: weights, gradients, optimizer, activations."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from minicc.errors import Error
 from minicc.training.draws import Draws
-
-NO_MEMORY = ("out of memory", "allocate memory", "_alloc_failed")  # CUDA's and MPS's words, the CPU's, cuBLAS's
 
 
 @dataclass(frozen=True)
@@ -121,15 +116,3 @@ def available(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return psutil.virtual_memory().available
-
-
-@contextmanager
-def advice_on_memory(when: str, advice: str) -> Iterator[None]:
-    """Running out of memory, as CUDA, MPS and the CPU put it, becomes an Error that names the options that help."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as problem:
-        words = str(problem).lower()
-        if isinstance(problem, RuntimeError) and not any(sign in words for sign in NO_MEMORY):
-            raise
-        raise Error(f"out of memory {when}: {advice}") from problem

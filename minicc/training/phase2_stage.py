@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from minicc.data.masks import paint
 from minicc.data.tensors import to_image, to_tensors
+from minicc.errors import Error
 from minicc.models.attention_maps import mass_on_truth
 from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
@@ -45,7 +46,13 @@ class Phase2Stage(Phase1Stage):
         supervise: the weight of `attention_loss`; it needs the batch's `where`, and a control with joint attention.
         """
         super().__init__(sd, control, *args, **kwargs)
+        if not supervise >= 0:
+            raise Error(f"supervise={supervise}: a weight in the loss, expected 0 or more")
         self.vae, self.supervise = lock(sd.vae), supervise
+
+    @property
+    def told(self) -> dict[str, float]:
+        return super().told | {"supervise": self.supervise}
 
     def forward(self, batch: dict[str, Any], draws: Draws) -> Tensor:
         """batch: as for phase 1, and garment (B, 3, H, W) in [-1, 1]; where (B, h, w, 2), if attention is taught."""

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from minicc.data.dolls.facts import FACTS
-from minicc.evaluation.reader import AttributeReader
 from minicc.models.vae import VAE
 from minicc.models.zero_conv import lock
+from minicc.reader import AttributeReader
 from minicc.training.data import Key, in_range
 from minicc.training.draws import Draws, rng
 from minicc.training.stage import SMALL, Stage

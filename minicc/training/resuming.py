@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from minicc.errors import Error
+from minicc.memory import advice_on_memory
 from minicc.training import checkpoint
-from minicc.training.memory import advice_on_memory
 from minicc.training.start import Run
 
 
@@ -68,7 +68,7 @@ def warn_of_changes(run: Run, step: int, notes: dict[str, Any]) -> None:
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """What decides which samples and noise a step sees, and its rate."""
+    """What decides which samples and noise a step sees, its loss and its rate, and what is kept of it."""
     config = run.config
     order = {
         "seed": config.seed,
@@ -77,4 +77,5 @@ def settings_of(run: Run) -> dict[str, Any]:
         "samples": run.samples,
     }
     rate = {"lr": config.lr, "warmup": config.warmup, "decay": config.decay}
-    return order | rate | ({} if config.decay == "constant" else {"steps": config.steps})
+    learning = {name: getattr(config, name) for name in ("ema", "clip", "weight_decay", "precision")} | run.stage.told
+    return order | rate | learning | ({} if config.decay == "constant" else {"steps": config.steps})

@@ -19,6 +19,11 @@ class Stage(nn.Module, ABC):
     lighter = "try --recompute, a smaller --batch with more --accumulate, or --precision bf16"  # where memory runs out
 
     @property
+    def told(self) -> dict[str, float]:
+        """What its loss was told: a run that resumes with something else says so."""
+        return {}
+
+    @property
     @abstractmethod
     def trained(self) -> nn.Module:
         """The module that learns: saved, and averaged if the config asks for it."""

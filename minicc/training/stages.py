@@ -49,6 +49,8 @@ class Phase1Stage(Stage):
         loss's weights; γ = 5 learns sooner what the paper's loss hardly sees, the noisiest steps, ∞ is the paper's.
         """
         super().__init__()
+        if not 0 <= drop <= 1:
+            raise Error(f"drop={drop}: a share of the sentences, expected 0 to 1")
         self.snr_gamma = positive("snr_gamma", snr_gamma)
         self.inside = self.inside if inside is None else positive("inside", inside)
         self.sd, self.control, self.drop, self.shown, self.sd_locked = sd, control, drop, shown, sd_locked
@@ -56,6 +58,10 @@ class Phase1Stage(Stage):
         self.uses_all = not control.idle_without_garment
         self.register_buffer("empty", sd.encode_text([""]), persistent=False)  # (1, 77, D)
         trainable(sd.unet, control, sd_locked)
+
+    @property
+    def told(self) -> dict[str, float]:
+        return {"drop": self.drop, "inside": self.inside, "snr_gamma": self.snr_gamma}
 
     @property
     def trained(self) -> nn.Module:
@@ -194,6 +200,10 @@ class VAEStage(Stage):
         self.register_buffer("shown", shown, persistent=False)
 
     @property
+    def told(self) -> dict[str, float]:
+        return {"kl_weight": self.kl_weight, "clothes": self.clothes, "motifs": self.motifs}
+
+    @property
     def trained(self) -> nn.Module:
         return self.vae
 
@@ -242,6 +252,10 @@ class BaseStage(Stage):
         self.sd, self.drop, self.shown, self.snr_gamma = sd, drop, list(shown), positive("snr_gamma", snr_gamma)
         self.unet, self.text_encoder = sd.unet.requires_grad_(True), sd.text_encoder.requires_grad_(True)
         self.empty = tokenize(sd.tokenizer, [""])  # (1, 77)
+
+    @property
+    def told(self) -> dict[str, float]:
+        return {"drop": self.drop, "snr_gamma": self.snr_gamma}
 
     @property
     def trained(self) -> nn.Module:

@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from minicc.errors import Error
+from minicc.memory import advice_on_memory
 from minicc.pipeline import usable
 from minicc.training.config import TrainConfig
 from minicc.training.ema import EMA
-from minicc.training.memory import advice_on_memory
 from minicc.training.muon import Muon
 from minicc.training.precision import emulates_bfloat16
 from minicc.training.stage import Stage
@@ -69,7 +69,12 @@ def new_accelerator(config: TrainConfig, uses_all: bool) -> Accelerator:
     """Accelerate keeps one state a process: it is put back, so that a notebook may train in fp32 and then in bf16."""
     AcceleratorState._reset_state(reset_partial_state=True)
     several = DistributedDataParallelKwargs(find_unused_parameters=not uses_all)
-    accelerator = Accelerator(mixed_precision=config.precision, cpu=config.device == "cpu", kwargs_handlers=[several])
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision, cpu=config.device == "cpu", kwargs_handlers=[several]
+        )
+    except ValueError as problem:  # bf16 on an old macOS, a device that cannot
+        raise Error(f"precision {config.precision}: {problem}") from problem
     here = accelerator.device
     if config.precision == "fp16" and here.type == "cpu":
         raise Error("precision fp16 is a GPU's, and on a CPU would change nothing: take bf16")

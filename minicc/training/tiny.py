@@ -86,5 +86,5 @@ def new_base(vae: VAE, tokenizer_folder: Path, seed: int) -> StableDiffusion:
 def seeded(make: Callable[[], M], seed: int) -> M:
     """make(), with the first weights that modules draw from the global generator; it is put back afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return make()

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,12 +137,22 @@ def _save_tokenizer(sd: "Parts", folder: Path, given: str | Path | None) -> bool
     if source is not None:
         for file in sorted(file for file in find_tokenizer(Path(source)).iterdir() if file.is_file()):
             _replace(folder / file.name, partial(shutil.copyfile, file))
+        if sd.tokenizer is not None:  # its length and padding, which the vocabulary lacks
+            _save_files(sd.tokenizer, folder)
         return True
     tokenizer = load_tokenizer(pad_id=0 if sd.family.startswith("sd2") else None)
     fits = len(tokenizer) == config_of(sd.text_encoder).vocab_size
     if fits:
-        tokenizer.save_pretrained(folder)
+        _save_files(tokenizer, folder)
     return fits
+
+
+def _save_files(tokenizer: Any, folder: Path) -> None:
+    """What transformers writes of a tokenizer, each file whole or not at all."""
+    with TemporaryDirectory() as draft:
+        tokenizer.save_pretrained(draft)
+        for file in sorted(Path(draft).iterdir()):
+            _replace(folder / file.name, partial(shutil.copyfile, file))
 
 
 def _save_folder(

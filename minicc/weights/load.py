@@ -61,6 +61,7 @@ class Parts:
     tokenizer_source: Path | None = None  # the folder of a tokenizer; None: take the official vocabulary
     notes: list[str] = field(default_factory=list)  # what was assumed or left out, one sentence each
     extra: State = field(default_factory=dict)  # what the CompVis file holds beside the models, for a faithful export
+    tokenizer: Any = None  # one to save with them: transformers'
 
 
 def load_unet(source: Source, device: Device = None, dtype: Dtype = None, *, ema: bool = False) -> UNet:
@@ -148,6 +149,7 @@ def load_stable_diffusion(
     opened = _open_folder(path, given, dtype == torch.float16) if path.is_dir() else _open_file(path, given)
     opened = {part: replace(weights, look=look) for part, weights in opened.items()}
     unet = unet_from(opened["unet"], device, dtype, ema)
+    dtype = dtype or unet.conv_in.weight.dtype  # one for all: a VAE may be stored in another
     kind = family(opened["unet"].state)
     sd2 = kind.startswith("sd2")
     schedule, notes = _schedule(path, kind, prediction)

@@ -44,18 +44,18 @@ class Weights:
 def resolve(source: str | Path, parts: Iterable[str] = PARTS, half: bool = False) -> Path:
     """The local path of a file, a folder, a shipped model's name, or a hub id (its needed files are downloaded).
 
-    half: prefer fp16 variants. A hub id is "owner/name".
+    A shipped name comes before a folder that is called so too: give that as ./name. half: prefer fp16 variants. A hub
+    id is "owner/name".
     Raises WeightsError if it is none of these, or the hub cannot be reached.
     """
-    path = Path(source).expanduser()
+    path, name = Path(source).expanduser(), isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*", source)
+    shipped = sorted(p for p in PRETRAINED.glob("*") if name and p.name in (source, f"{source}.safetensors"))
+    if shipped:
+        return shipped[0]
     if path.exists():
         return path
-    if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*", source):
-        shipped = sorted(p for p in PRETRAINED.glob("*") if p.name == source or p.name == f"{source}.safetensors")
-        if shipped:
-            return shipped[0]
-        if source in STAGES:
-            raise WeightsError(not_shipped(source))
+    if source in STAGES:
+        raise WeightsError(not_shipped(str(source)))
     if isinstance(source, str) and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) and path.suffix not in FILES:
         return download(source, parts, half)
     raise WeightsError(f"{source} is not there: give the path of a weights file, a diffusers folder, or a hub id")

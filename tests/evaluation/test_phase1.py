@@ -19,11 +19,11 @@ from minicc.evaluation.edits import filled_with_mean
 from minicc.evaluation.fills import fills, redressed
 from minicc.evaluation.goals import GOALS, table, write_json
 from minicc.evaluation.phase1 import figures, lengths_read, never_clothed, obeyed, partly_visible, uncovered
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.silhouettes import silhouettes
 from minicc.evaluation.swaps import clothed, pieces, swaps
 from minicc.outfit import phase1
 from minicc.outfit.clothing import Clothes
+from minicc.reader import AttributeReader
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded
 

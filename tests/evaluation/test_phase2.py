@@ -12,11 +12,11 @@ from minicc.data import dolls
 from minicc.evaluation import wears as wears_module
 from minicc.evaluation.outfits import outfits
 from minicc.evaluation.phase2 import correspondence, cover, figures, mean_paste, reconstruction
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.wears import dressed, wears
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way
 from minicc.outfit.garment import placed
+from minicc.reader import AttributeReader
 from minicc.training.detector_stage import fit
 from minicc.training.reader_stage import save_reader
 from minicc.training.tiny import seeded

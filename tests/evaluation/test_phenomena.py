@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 
 from minicc.errors import Error
+from minicc.evaluation import experiments
+from minicc.evaluation.experiments import arms, compare
 from minicc.evaluation.phenomena import (
     MAGENTA,
     Follow,
@@ -26,9 +28,7 @@ from minicc.outfit import phase1
 from minicc.outfit.compose import make_hint
 from minicc.pipeline import Hinted
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import experiments
 from minicc.training.config import TrainConfig
-from minicc.training.experiments import arms, compare
 from minicc.training.stages import Phase1Stage
 
 

@@ -6,8 +6,8 @@ import torch
 from minicc.errors import Error
 from minicc.evaluation import table1 as module
 from minicc.evaluation.metrics import frechet
-from minicc.evaluation.reader import AttributeReader
 from minicc.evaluation.table1 import CELLS, ETAS, STEPS, Cell, batches, markdown
+from minicc.reader import AttributeReader
 
 
 def test_every_cell_of_the_paper_is_there_and_the_solver_beside_them():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from minicc.cli import main
@@ -252,6 +253,61 @@ def test_a_place_that_is_a_folder_is_refused(tmp_path):
         save_pictures({tmp_path / "file.png" / "below" / "o.png": picture(SIZE)})
     with pytest.raises(PictureError, match="is a folder; name a file in it"):
         save_pictures({tmp_path / "o.png": picture(SIZE)})
+
+
+def test_results_of_one_name_in_two_formats_are_both_whole(tmp_path):
+    two = {tmp_path / "o.png": picture(SIZE), tmp_path / "o.webp": picture(SIZE, seed=3)}
+    save_pictures(two)
+    for path, image in two.items():
+        assert np.array_equal(np.asarray(Image.open(path).convert("RGB")), np.asarray(image))
+
+
+def test_a_name_that_no_disk_has_is_refused_before_the_work(tmp_path):
+    with pytest.raises(PictureError, match=r"cannot be written \(.*long\): choose another place"):
+        check_writable(tmp_path / f"{'a' * 300}.png")
+
+
+def test_a_place_without_permission_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PictureError, match="no permission in"):
+        check_writable(tmp_path / "new" / "o.png")
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_a_seed_of_more_than_64_bits_is_refused(redress, seed):
+    status, lines, written = redress(picture(SIZE), MASK, "--seed", str(seed))
+    assert (status, written) == (2, [])
+    assert f"seed={seed}: expected a whole number of 64 bits" in lines[-1]
+
+
+def test_too_little_memory_is_one_line_that_says_what_helps(redress, monkeypatch):
+    def hungry(*_args: object, **_options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(phase1, "variants", hungry)
+    status, lines, written = redress(picture(SIZE), MASK)
+    assert (status, written) == (2, [])
+    assert "out of memory while drawing: ask for fewer at once" in lines[-1]
+
+
+def test_a_colour_that_stands_for_transparency_stays_transparent_outside_the_mask(tmp_path):
+    """A PNG in RGB whose tRNS chunk says which colour is none, opened by PIL itself."""
+    keyed = Image.new("RGB", SIZE, (255, 0, 255))
+    keyed.paste((200, 30, 30), BOX)
+    keyed.save(tmp_path / "keyed.png", transparency=(255, 0, 255))
+    opened = Image.open(tmp_path / "keyed.png")
+    assert (opened.mode, opened.info["transparency"]) == ("RGB", (255, 0, 255))
+    sd = small_stable_diffusion()
+    result = phase1.generate(sd, small_controlnet(sd), opened, MASK, "a red dress", steps=2).image
+    outside = ~square(SIZE, BOX)
+    assert result.mode == "RGBA"
+    assert (np.asarray(result)[outside][:, 3] == 0).all()
+
+
+def test_no_seed_is_no_picture():
+    sd = small_stable_diffusion()
+    with pytest.raises(Error, match="no seeds: expected one or more"):
+        phase1.variants(sd, None, picture(SIZE), MASK, "a red dress", seeds=[])
 
 
 def test_variants_a_sheet_and_a_strength(redress, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from minicc.data.pictures import open_mask
 from minicc.errors import PictureError
 from minicc.outfit.compose import (
     background,
@@ -19,6 +20,7 @@ from minicc.outfit.compose import (
     read_mask,
     seamless,
 )
+from minicc.outfit.detect import part_picture
 
 
 def picture(size: tuple[int, int], mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -185,6 +187,25 @@ def test_an_index_mask_is_painted_where_it_is_not_zero():
     index = Image.fromarray(square((16, 16), (4, 4, 8, 8)).astype(np.uint8) * 3, "L").convert("P")
     index.putdata([3 if v else 0 for v in square((16, 16), (4, 4, 8, 8)).ravel()])
     assert np.array_equal(read_mask(index, (16, 16)), square((16, 16), (4, 4, 8, 8)))
+
+
+def test_a_mask_of_parts_covers_clothes_and_neither_hair_nor_skin():
+    index = np.arange(8, dtype=np.uint8).repeat(8).reshape(8, 8)  # CLASSES, a row each
+    parts = part_picture(index)
+    assert np.array_equal(read_mask(parts, (8, 8)), (index > 0) & (index < 6))
+    assert np.array_equal(read_mask(part_picture(index * (index > 5)), (8, 8)), index > 5), (
+        "where there is nothing else"
+    )
+
+
+def test_a_mask_in_memory_is_read_as_its_file(tmp_path):
+    """Black and white as a palette with white first, in which the numbers are the other way round."""
+    mask = Image.fromarray((~HALF).astype(np.uint8))
+    mask.putpalette([255, 255, 255, 0, 0, 0])
+    mask.save(tmp_path / "m.png")
+    for one in (mask, Image.open(tmp_path / "m.png"), open_mask(tmp_path / "m.png")):
+        assert np.array_equal(read_mask(one, (8, 8)), HALF)
+    assert np.array_equal(read_mask(Image.fromarray(HALF.astype(np.uint8)), (8, 8)), HALF), "0 and 1, as an array of it"
 
 
 def test_a_negative_feather_is_refused():

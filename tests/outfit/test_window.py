@@ -13,7 +13,7 @@ from minicc.data.tensors import to_image, to_tensor
 from minicc.outfit import phase1
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.compose import blank, seamless
-from minicc.outfit.window import Window, figure_window, neighbourhood, window
+from minicc.outfit.window import Window, figure_window, neighbourhood, whole, window
 from minicc.pipeline import StableDiffusion
 from tests.outfit.test_compose import picture, square
 
@@ -28,6 +28,14 @@ def assert_only_the_mask_can_change(place: Window, character: Image.Image, mask:
     assert np.array_equal(before[~mask], after[~mask])
     assert place.take(character).shape[-2:] == place.take_mask(mask).shape[-2:] == place.padded[::-1]
     assert place.padded[0] % 8 == place.padded[1] % 8 == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "inner", "padded"), [((30, 20), (64, 43), (64, 48)), ((300, 100), (64, 21), (64, 24))]
+)
+def test_a_whole_picture_is_scaled_to_the_side_up_or_down(size, inner, padded):
+    place = whole(size, 64, 8)
+    assert (place.box, place.size, place.padded) == ((0, 0, *size), inner, padded)
 
 
 @settings(deadline=None, max_examples=60)

@@ -35,16 +35,17 @@ def test_a_damaged_one_is_made_anew(tmp_path, capsys):
 
 
 def test_drafts_of_killed_processes_go_and_those_that_are_being_written_stay(tmp_path):
-    names = ("dolls [1].123.tmp", "dolls [1].9.tmp")
-    mine = ("notes.tmp", ".tmpAbC123", "dolls 1.2.tmp", "other.safetensors", "dolls [1].5.tmp")  # the last: a folder
+    names = ("dolls [1].safetensors.123.tmp", "dolls [1].safetensors.9.tmp")
+    others = ("notes.tmp", ".tmpAbC123", "dolls 1.safetensors.2.tmp", "other.safetensors")
+    mine = (*others, "dolls [1].safetensors.5.tmp")  # the last: a folder
     (tmp_path / mine[-1]).mkdir()
-    for name in (*names, *mine[:-1], "dolls [1].77.tmp"):
+    for name in (*names, *mine[:-1], "dolls [1].safetensors.77.tmp"):
         (tmp_path / name).write_bytes(b"half")
     old = time.time() - FORGOTTEN - 60
     for name in (*names, *mine):
         os.utime(tmp_path / name, (old, old))
     kept(tmp_path / "dolls [1].safetensors", "a", made(1))
-    assert {p.name for p in tmp_path.iterdir()} == {"dolls [1].safetensors", "dolls [1].77.tmp", *mine}
+    assert {p.name for p in tmp_path.iterdir()} == {"dolls [1].safetensors", "dolls [1].safetensors.77.tmp", *mine}
 
 
 BEGUN = """

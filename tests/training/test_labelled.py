@@ -5,7 +5,7 @@ import torch
 
 from minicc.cli import main
 from minicc.data.dolls.facts import FACTS
-from minicc.evaluation.reader import AttributeReader
+from minicc.reader import AttributeReader
 from minicc.small import small_stable_diffusion
 from minicc.training.commands import average
 from minicc.training.data import in_range

@@ -58,7 +58,7 @@ def test_the_validation_loss_is_the_averages_on_the_same_draws_and_changes_nothi
     saved = checkpoint.checkpoints(tmp_path / "with")[-1]
     stage = ToyStage()
     stage.net.load_state_dict({k: final(tmp_path / "with")[f"ema.{k}"] for k in stage.net.state_dict()})
-    batches = Order(9, 4, 0, 0, 9)
+    batches = Order(9, 3, 0, 0, 12)
     expected = []
     for i, keys in enumerate(batches):
         x = torch.stack([Rows(9)[key]["x"] for key in keys])

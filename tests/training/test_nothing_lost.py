@@ -21,14 +21,14 @@ from safetensors.torch import save_file
 
 from minicc.cli import main
 from minicc.errors import Error
-from minicc.evaluation.reader import AttributeReader
 from minicc.outfit.clothing import ClothingDetector
+from minicc.reader import AttributeReader
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.training import checkpoint, commands, start
 from minicc.training.cache import kept
+from minicc.training.curves import Curves
 from minicc.training.detector_stage import DetectorStage
 from minicc.training.draws import Draws
-from minicc.training.curves import Curves
 from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.reader_stage import ReaderStage, save_reader
@@ -129,7 +129,11 @@ def test_only_the_last_checkpoints_are_kept_and_no_temporary_file_is_left(tmp_pa
 
 def test_what_a_killed_run_was_writing_is_cleared_away(tmp_path):
     train(ToyStage(), Rows(), toy_config(tmp_path, steps=5))
-    for name in ("step-00000006.77.tmp", "curves.77.tmp", ".tmpAbCdEf"):  # the last: what safetensors writes first
+    for name in (
+        "step-00000006.safetensors.77.tmp",
+        "curves.csv.77.tmp",
+        ".tmpAbCdEf",
+    ):  # the last: what safetensors writes first
         (tmp_path / name).write_bytes(b"half")
     for name in ("notes.tmp", ".tmp-drafts", "my.tmp.png"):  # the user's own
         (tmp_path / name).write_bytes(b"whole")
@@ -557,7 +561,7 @@ def test_a_place_for_caches_or_results_that_cannot_be_written_is_one_clear_error
 
 
 def test_what_a_killed_run_left_in_a_folder_that_became_read_only_is_one_clear_error(open_folder):
-    (open_folder / "step-00000001.123.tmp").write_bytes(b"half")
+    (open_folder / "step-00000001.safetensors.123.tmp").write_bytes(b"half")
     with without_the_power_to_write(open_folder), pytest.raises(Error, match=r"could not be written.*denied.*--out"):
         train(ToyStage(), Rows(), toy_config(open_folder))
     assert len(list(open_folder.iterdir())) == 1

@@ -22,11 +22,11 @@ from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES
 from minicc.errors import Error
 from minicc.evaluation import base
-from minicc.evaluation.reader import load_reader
 from minicc.models import blocks
 from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
+from minicc.reader import load_reader
 from minicc.small import small_stable_diffusion
 from minicc.training import commands, dolls_cache, encode, phase2_stage, sources
 from minicc.training.config import TrainConfig
@@ -540,7 +540,13 @@ def test_half_of_the_sentences_are_dropped_unless_told_otherwise_and_all_or_none
 
     sd = small_stable_diffusion()
     control, generator = ControlNet.from_unet(sd.unet), torch.Generator().manual_seed(0)
-    assert Phase1Stage(sd, control).drop == parser().parse_args(["train", "phase1", "--out", "x"]).drop == 0.5
+    assert Phase1Stage(sd, control).drop == 0.5
+    assert commands.given(parser().parse_args(["train", "phase1", "--out", "x"]), "drop", "inside") == {}
+    assert commands.given(parser().parse_args(["train", "phase1", "--out", "x", "--drop", "0"]), "drop", "inside") == {
+        "drop": 0
+    }
+    with pytest.raises(Error, match="drop=7: a share of the sentences"):
+        Phase1Stage(sd, control, drop=7)
     batch = {
         "latents": torch.randn(2, 4, 32 // sd.vae.stride, 32 // sd.vae.stride, generator=generator),
         "image": torch.zeros(2, 3, 32, 32),

@@ -1,7 +1,7 @@
 """Dolls for others: a PyTorch dataset, a contact sheet, a folder on disk."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from minicc.data.dolls.captions import phrase
 from minicc.data.dolls.doll import Doll
 from minicc.data.dolls.draw import draw
 from minicc.data.dolls.wardrobe import CLASSES, random_garment
+from minicc.data.masks import clothes_in
 from minicc.data.samples import CLASSES as SAMPLE_CLASSES
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import Error
@@ -52,7 +53,7 @@ class DollDataset(Dataset):
         index = torch.from_numpy(doll.index)
         return {
             "image": to_tensor(on_white(doll.image))[0],
-            "mask": ((index > 0) & (index < 6)).float()[None],
+            "mask": clothes_in(index).float()[None],
             "index": index,
             "caption": doll.caption,
             "outfit_text": doll.outfit_text,
@@ -70,7 +71,7 @@ def contact_sheet(dolls: Sequence[Doll], columns: int = 8) -> Image.Image:
     return sheet
 
 
-def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder", combinations: str = "seen") -> Path:
+def export(folder: str | Path, dolls: Iterable[Doll], layout: str = "imagefolder", combinations: str = "seen") -> Path:
     """Write dolls as a folder that `data.folder` reads; returns it.
 
     layout: "imagefolder" (Hugging Face's: metadata.jsonl with `file_name`, `mask_file_name`, `text`: what is worn, and
@@ -85,10 +86,11 @@ def export(folder: str | Path, dolls: Sequence[Doll], layout: str = "imagefolder
     root.mkdir(parents=True, exist_ok=True)
     if any(root.iterdir()):
         raise Error(f"{root} is not empty: name a new folder, so that old and new dolls do not mix")
-    rows = [LAYOUTS[layout](root, f"{i:06}", doll, combinations) for i, doll in enumerate(dolls)]
-    if rows and rows[0]:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (root / "metadata.jsonl").write_text(lines, "utf-8")
+    for i, doll in enumerate(dolls):
+        if row := LAYOUTS[layout](root, f"{i:06}", doll, combinations):
+            # Once its files are whole, so that a folder that was broken off can be read.
+            with (root / "metadata.jsonl").open("a", encoding="utf-8", newline="\n") as table:
+                table.write(json.dumps(row, ensure_ascii=False) + "\n")
     return root
 
 

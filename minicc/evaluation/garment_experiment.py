@@ -1,7 +1,7 @@
 """Ways to see a garment, compared: begun alike, trained on the same data, as long, measured on the same dolls.
 
-`python -m minicc.training.garment_experiment --help`. Stopped at any moment and started again it goes on where it was:
-each arm has its checkpoints in a folder of its own, and once it is measured its figures lie there too.
+`python -m minicc.evaluation.garment_experiment --help`. Stopped at any moment and started again it goes on where it
+was: each arm has its checkpoints in a folder of its own, and once it is measured its figures lie there too.
 """
 
 import argparse
@@ -18,11 +18,11 @@ import torch
 from minicc.errors import Error
 from minicc.evaluation.goals import Figures, write_json
 from minicc.evaluation.phase2 import correspondence, figures, reconstruction
-from minicc.evaluation.reader import AttributeReader, load_reader
 from minicc.evaluation.wears import Wear, dressed, wears
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way
 from minicc.pipeline import StableDiffusion, load
+from minicc.reader import AttributeReader, load_reader
 from minicc.training.config import TrainConfig, add_recipe, recipe
 from minicc.training.loop import train
 from minicc.training.phase2_stage import Phase2Stage
@@ -46,6 +46,7 @@ ARMS = (
     Arm("joint-positions-taught", positions=True, supervise=0.1),
     Arm("decoder-positions-taught", "decoder", True, 0.1), Arm("joint-even", inside=1.0),
 )  # fmt: skip
+CHOOSING = 6  # the seed of the dolls on which ways are compared: the cards' tables are of seed 0
 COLUMNS = {
     "start": "change at step 0", "garment": "garment", "colour": "colour", "pattern": "pattern", "delta_e": "ΔE2000",
     "ssim": "SSIM", "own_over_other": "own over other", "correspondence": "attention on truth",
@@ -61,8 +62,11 @@ def compare(
 
     dolls: to learn from; n: to be measured on, of the test split; sampling: DDIM steps. An arm's figures are those of
     `evaluation.phase2.figures`, its `correspondence`, and `start`, the change that a garment makes before training.
+    What is measured already is read from its folder. Raises Error if that was made with other settings.
     """
-    asked = wears(n, config.seed)
+    asked = wears(n, CHOOSING)
+    settings = {"steps": config.steps, "batch": config.batch, "lr": config.lr, "seed": config.seed}
+    settings |= {"dolls": dolls, "n": n, "sampling": sampling}
     for arm in arms:
         out = config.out / arm.name
         if not (out / "figures.json").exists():
@@ -72,8 +76,12 @@ def compare(
             stage = Phase2Stage(sd, control, supervise=arm.supervise, inside=arm.inside)
             train(stage, phase2_dolls(options, sd, "train", dolls), replace(config, out=out))
             control.save(out / "controlnet")
-            write_json(out / "figures.json", {"start": before, **measured(sd, control.eval(), asked, reader, sampling)})
-        yield arm, json.loads((out / "figures.json").read_text())
+            found = {"start": before, **measured(sd, control.eval(), asked, reader, sampling)}
+            write_json(out / "figures.json", found | {"settings": settings})
+        found = json.loads((out / "figures.json").read_text("utf-8"))
+        if (had := found.pop("settings", None)) != settings:
+            raise Error(f"{out} holds the figures of {had}, not of {settings}: choose another --out")
+        yield arm, found
 
 
 def measured(

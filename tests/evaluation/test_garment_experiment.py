@@ -1,10 +1,10 @@
 """The comparison of ways to see a garment: same data, same budget, one table; what was measured is not done again."""
 
-from minicc.evaluation.reader import AttributeReader
+from minicc.evaluation import garment_experiment
+from minicc.evaluation.garment_experiment import ARMS, compare, table
+from minicc.reader import AttributeReader
 from minicc.small import small_controlnet, small_stable_diffusion
-from minicc.training import garment_experiment
 from minicc.training.config import TrainConfig
-from minicc.training.garment_experiment import ARMS, compare, table
 from minicc.training.tiny import seeded
 
 
