@@ -1,5 +1,10 @@
 """The comparison of ways to see a garment: same data, same budget, one table; what was measured is not done again."""
 
+from dataclasses import replace
+
+import pytest
+
+from minicc.errors import Error
 from minicc.evaluation import garment_experiment
 from minicc.evaluation.garment_experiment import ARMS, compare, table
 from minicc.reader import AttributeReader
@@ -28,3 +33,5 @@ def test_arms_are_trained_measured_and_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(garment_experiment, "train", refuse)
     assert list(compare(sd, start, reader, config, tmp_path / "cache", **options)) == rows
+    with pytest.raises(Error, match=r"holds the figures of \{'steps': 1, .*, not of \{'steps': 2, .*choose another"):
+        list(compare(sd, start, reader, replace(config, steps=2), tmp_path / "cache", **options))

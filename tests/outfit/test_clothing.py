@@ -280,6 +280,28 @@ def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
     ]  # fmt: skip
 
 
+def test_parts_are_written_where_there_are_no_clothes_and_nothing_where_there_is_nobody(sd, tmp_path):
+    class Sees(ClothingDetector):
+        def find(self, *_: object) -> Clothes:
+            return found_in(index)
+
+    index = np.zeros((24, 24), np.uint8)
+    index[4:20, 8:16] = CLASSES.index("skin")
+    detect(sd, Sees([1]), Image.new("RGB", (24, 24)), tmp_path / "p.png", parts=True)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "p.png")), index)
+    index[:] = 0
+    with pytest.raises(PictureError, match="no clothes found"):
+        detect(sd, Sees([1]), Image.new("RGB", (24, 24)), tmp_path / "q.png", parts=True)
+    assert not (tmp_path / "q.png").exists()
+
+
+def test_a_mask_grown_or_shrunk_beyond_any_picture_is_all_or_nothing():
+    dot = np.zeros((6, 5), bool)
+    dot[3, 2] = True
+    assert edited(dot, grow=2**40).all()
+    assert not edited(dot, grow=-(2**40)).any()
+
+
 def test_a_mask_of_another_size_to_leave_out_is_an_error():
     with pytest.raises(PictureError, match="same height, width"):
         edited(np.ones((4, 4), bool), without=np.ones((4, 5), bool))

@@ -154,6 +154,13 @@ def test_from_the_narrowing_on_the_latents_outside_the_smaller_mask_are_the_know
     assert torch.equal(seen[6].x[given_back], kept[1])
 
 
+@pytest.mark.parametrize("options", [{"put_back": False}, {"again": 0}])
+def test_without_a_known_part_or_a_moment_to_look_nothing_can_be_narrowed(sd, options):
+    ready = prepare(sd, picture((64, 64), "RGB"), np.eye(64, dtype=bool))
+    with pytest.raises(Error, match="narrowing needs a known part and a moment to look at it"):
+        phase1.fill(sd, ready.image, ready.mask, [""], [0], narrow=lambda drawn: ready.mask, **options)
+
+
 def test_a_batch_needs_what_was_found_of_every_character_and_who_found_it(sd, control):
     character, mask = picture((64, 64), "RGB"), np.zeros((64, 64), bool)
     mask[10:50, 10:40] = True

@@ -259,6 +259,14 @@ def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
     assert placed(sheet, 64).shown.sum() > 0
 
 
+def tulle() -> Image.Image:
+    """A garment that one can see through but for two pixels in its corners."""
+    sheet = Image.new("RGBA", (600, 600), (200, 30, 90, 100))
+    for corner in ((0, 0), (599, 599)):
+        sheet.putpixel(corner, (200, 30, 90, 255))
+    return sheet
+
+
 @pytest.mark.parametrize(
     ("sheet", "words"),
     [
@@ -266,6 +274,7 @@ def test_a_garment_whose_sleeves_the_border_cuts_off_is_taken():
         (Image.new("RGBA", (20, 20)), "empty"),
         (Image.new("RGBA", (20, 20), (255, 0, 0, 100)), "nearly transparent, alpha below 128 everywhere"),
         (picture((40, 40), "RGB"), "busy: cut the garment out"),
+        (tulle(), "nothing but specks of the garment is opaque"),
     ],
 )
 def test_a_garment_that_cannot_be_told_from_its_ground_is_refused_with_advice(sheet, words):

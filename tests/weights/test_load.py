@@ -17,6 +17,7 @@ from minicc.outfit.clothing import features
 from minicc.pipeline import Hinted
 from minicc.small import small_controlnet, small_stable_diffusion
 from minicc.weights import fill, load
+from minicc.weights.export import save_vae
 from minicc.weights.fill import build, widest
 from minicc.weights.layouts import TEXT, UNET, put, take, unet_to_compvis
 from minicc.weights.parts import vae_to_compvis
@@ -90,6 +91,16 @@ def test_any_precision_loads_in_any_precision(tmp_path: Path, sd1: Small, stored
         for key, value in loaded.state_dict().items():
             assert torch.equal(value, made.state_dict()[key].to(stored).to(wanted or stored)), key
             assert value.dtype == (wanted or stored)
+
+
+def test_parts_of_several_precisions_load_in_the_unets(tmp_path: Path, sd1: Small):
+    """As a fine-tuned VAE in float32 beside a model in half precision: what goes from one to the other fits."""
+    halves = {k: v.half() if v.is_floating_point() else v for k, v in sd1.state.items()}
+    save_file(halves, tmp_path / "x.safetensors")
+    save_vae(sd1.vae, tmp_path / "vae")
+    parts = load_sd(tmp_path / "x.safetensors", vae=tmp_path / "vae")
+    models = (parts.unet, parts.vae, parts.text_encoder)
+    assert {p.dtype for model in models for p in model.parameters()} == {torch.float16}
 
 
 def test_a_file_of_mixed_precision_becomes_wide_throughout():

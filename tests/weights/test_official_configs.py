@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from minicc.errors import Error
 from minicc.models.controlnet import ControlNet
 from minicc.models.text import TextConfig
 from minicc.models.unet import UNetConfig
@@ -24,6 +25,14 @@ FILES = {  # config → the table of its single file
     "sd21-768v": "sd21_compvis",
 }
 official = pytest.mark.parametrize("name", FILES)
+
+
+@pytest.mark.parametrize(("key", "value"), [("act_fn", "gelu"), ("freq_shift", 1), ("mid_block_type", "Other")])
+def test_a_unet_whose_keys_are_the_same_and_whose_sums_are_not_is_refused(key, value):
+    plain = UNetConfig().to_config()
+    assert UNetConfig.from_config(plain | {"act_fn": "silu", "freq_shift": 0}) == UNetConfig()
+    with pytest.raises(Error, match=f"{key}={value!r} is not Stable Diffusion's"):
+        UNetConfig.from_config(plain | {key: value})
 
 
 def config(name: str) -> dict:
