@@ -178,7 +178,7 @@ def fill(
     its old one.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
-    if not seeds:
+    if len(seeds) == 0:
         raise Error("no seeds: expected one or more, each makes a picture")
     if narrow is not None and not (put_back and again):
         raise Error("narrowing needs a known part and a moment to look at it: put_back=True, again=1 or more")
