@@ -1,10 +1,12 @@
 """The command line: minicc demo | generate | phase1 | phase2 | detect | train | evaluate | dolls | export | bench."""
 
 import argparse
+import gc
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from minicc import run
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     arguments = parser().parse_args(argv)
     run.said.clear()
-    with warnings.catch_warnings():  # a notebook that calls a command keeps its own way of showing them
+    with warnings.catch_warnings(), collecting_rarely():  # a notebook that calls a command keeps its own ways
         warnings.showwarning = lambda message, *_, **__: run.note(str(message))
         try:
             arguments.run(arguments)
@@ -29,6 +31,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"minicc: {problem}", file=sys.stderr)
             return 2
     return 0
+
+
+@contextmanager
+def collecting_rarely() -> Iterator[None]:
+    """Python's collector looks for garbage after 700 new objects; PyTorch and transformers make half a million that are
+    none while they are imported, which takes a second of six.
+    """
+    often = gc.get_threshold()
+    gc.set_threshold(50_000, *often[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """The command line on files as users have them: official layouts, real and drawn pictures."""
 
+import gc
 import json
 import re
 import shutil
@@ -244,6 +245,13 @@ def test_a_half_precision_control_goes_with_a_float32_model(official, tmp_path):
     assert main(["export", "--control", control, *options]) == 0
     assert {value.dtype for value in load_file(half).values()} == {torch.float16}
     assert phase1(official, tmp_path / "o.png", "--control", str(half)) == 0
+
+
+def test_a_command_leaves_the_garbage_collector_as_it_was(tmp_path, capsys):
+    before = gc.get_threshold()
+    assert main(["dolls", "--sheet", str(tmp_path / "s.png"), "-n", "1", "--size", "64"]) == 0
+    assert main(["dolls"]) == 2
+    assert gc.get_threshold() == before
 
 
 def test_a_command_leaves_a_notebooks_warnings_as_they_were(official, tmp_path):

@@ -62,7 +62,8 @@ def same_noise(z: Tensor) -> Tensor:
 class Head(nn.Module):
     """Maps of several sizes → logits for each pixel: every map by its own 1×1 convolution, enlarged, added up, read.
 
-    A 1×1 convolution and enlarging commute, so the narrow result is enlarged and not the wide map.
+    A 1×1 convolution and enlarging commute, so the narrow result is enlarged and not the wide map, and those of one
+    size are added up before. Channels-last, a CPU enlarges twice as fast.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 48, classes: int = len(CLASSES)):
@@ -73,9 +74,11 @@ class Head(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """maps: (B, C_i, h_i, w_i), the finest first. Returns (B, classes, h_0, w_0)."""
-        size = maps[0].shape[-2:]
-        small = (conv(m) for conv, m in zip(self.narrow, maps, strict=True))
-        first, *others = (F.interpolate(m, size, mode="bilinear") for m in small)
+        size, small = maps[0].shape[-2:], dict[torch.Size, Tensor]()
+        for conv, m in zip(self.narrow, maps, strict=True):
+            narrow = conv(m.contiguous(memory_format=torch.channels_last))
+            small[m.shape[-2:]] = small[m.shape[-2:]] + narrow if m.shape[-2:] in small else narrow
+        first, *others = (F.interpolate(m, size, mode="bilinear") for m in small.values())
         return self.read(sum(others, first))
 
 

@@ -50,14 +50,14 @@ def test_the_steps_noise_is_not_x_T_again(sd, monkeypatch):
         return x
 
     monkeypatch.setattr(module, "ddim_sample", sample)
-    module.once(Cell(10, "1"), sd, 0, 20, 0, False)()
+    module.once(Cell(10, "1"), sd, ["a doll"] * 20, 0, False)()
     ((x, z),) = seen
     assert (x * z).mean().abs() < 0.05
 
 
 def test_under_autocast_x_stays_float32_and_the_latents_are_nearly_the_same(sd):
     cell = Cell(10, "0.5")
-    exact, half = (module.once(cell, sd, 0, 2, 0, bf16)()["latents"] for bf16 in (False, True))
+    exact, half = (module.once(cell, sd, ["a doll", "a red hat"], 0, bf16)()["latents"] for bf16 in (False, True))
     assert half.dtype == torch.float32
     assert 0 < (half - exact).abs().mean() < 0.02 * exact.abs().mean()
 
