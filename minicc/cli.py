@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def collecting_rarely() -> Iterator[None]:
-    """Python's collector looks for garbage after 700 new objects; PyTorch and transformers make half a million that are
-    none while they are imported, which takes a second of six.
+    """Python's collector looks for garbage after 700 new objects; while PyTorch and transformers are imported they make
+    hundreds of thousands that are none, and a command would start later for it.
     """
     often = gc.get_threshold()
     gc.set_threshold(50_000, *often[1:])

@@ -13,7 +13,7 @@ from minicc.data.tensors import to_image, to_tensor
 from minicc.diffusion.ddim import ddim_sample
 from minicc.diffusion.guidance import classifier_free_guidance
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model, seeded
+from minicc.diffusion.steps import Model, generator_of
 from minicc.errors import Error
 from minicc.hinted import Hinted, both_of, on_second_half
 from minicc.models.blocks import keys_values
@@ -221,7 +221,7 @@ class StableDiffusion:
         width, height = size if isinstance(size, tuple) else (self.side if size is None else size,) * 2
         self.check_sides(width, height)
         context, unprompted = self.encode_text(prompts), self.encode_text([negative] * len(prompts))
-        generator = seeded(seed)
+        generator = generator_of(seed)
         shape = (len(prompts), self.vae.config.latent_channels, height // self.vae.stride, width // self.vae.stride)
         x = torch.randn(shape, generator=generator).to(self.device, self.dtype)
         model = self.guided(context, unprompted, guidance)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,7 +16,7 @@ from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
 from minicc.data.report import MISSING, Report, checked
 from minicc.data.samples import Sample, clothes, image_of, index_of, read_index
-from minicc.data.tensors import on_white, to_tensor
+from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.errors import PictureError
 
 Read = TypeVar("Read")
@@ -109,11 +108,10 @@ class PictureFolder(Dataset):
         layer = clothes(index_of(sample, picture.size))
         levels = layer.astype(np.uint8) + either_outfit(sample, layer)  # 2: worn here, 1: in the other outfit
         drawing, levels = square(on_white(picture), levels)
-        mask, cover = covering(levels == 2, self.size), covering(levels > 0, self.size)
         return {
             "image": to_tensor(scaled(drawing, self.size))[0],
-            "mask": torch.from_numpy(mask.astype(np.float32))[None],
-            "cover": torch.from_numpy(cover.astype(np.float32))[None],
+            "mask": mask_tensor(covering(levels == 2, self.size))[0],
+            "cover": mask_tensor(covering(levels > 0, self.size))[0],
             "caption": sample.caption,
             "name": sample.name,
         }

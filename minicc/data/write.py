@@ -46,7 +46,6 @@ def check_place(path: Path) -> None:
     for parent in path.parents:
         if parent.is_file():
             raise PictureError(f"{path} cannot be written: {parent} is a file, and no folder")
-    path.exists()  # the name itself may be too long
     there = next(parent for parent in path.parents if parent.exists())
     if not os.access(there, os.W_OK | os.X_OK):
         raise PictureError(f"{path} cannot be written: no permission in {there}, choose another place")

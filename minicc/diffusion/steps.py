@@ -35,7 +35,7 @@ def timestep(x: Tensor, t: int) -> Tensor:
     return torch.full((x.shape[0],), t, dtype=torch.long, device=x.device)
 
 
-def seeded(seed: int) -> torch.Generator:
+def generator_of(seed: int) -> torch.Generator:
     """A generator on the CPU: a seed is one picture on every device. Raises Error for a seed of more than 64 bits."""
     if not -(2**63) <= seed < 2**64:
         raise Error(f"seed={seed}: expected a whole number of 64 bits, such as 0")

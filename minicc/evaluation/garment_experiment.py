@@ -76,8 +76,8 @@ def compare(
             stage = Phase2Stage(sd, control, supervise=arm.supervise, inside=arm.inside)
             train(stage, phase2_dolls(options, sd, "train", dolls), replace(config, out=out))
             control.save(out / "controlnet")
-            found = {"start": before, **measured(sd, control.eval(), asked, reader, sampling)}
-            write_json(out / "figures.json", found | {"settings": settings})
+            found = measured(sd, control.eval(), asked, reader, sampling)
+            write_json(out / "figures.json", {"settings": settings, "start": before, **found})
         found = json.loads((out / "figures.json").read_text("utf-8"))
         if (had := found.pop("settings", None)) != settings:
             raise Error(f"{out} holds the figures of {had}, not of {settings}: choose another --out")

@@ -63,7 +63,7 @@ class Head(nn.Module):
     """Maps of several sizes → logits for each pixel: every map by its own 1×1 convolution, enlarged, added up, read.
 
     A 1×1 convolution and enlarging commute, so the narrow result is enlarged and not the wide map, and those of one
-    size are added up before. Channels-last, a CPU enlarges twice as fast.
+    size are added up before. Channels-last is the layout in which a CPU enlarges fast.
     """
 
     def __init__(self, channels: Sequence[int], width: int = 48, classes: int = len(CLASSES)):
@@ -77,7 +77,7 @@ class Head(nn.Module):
         size, small = maps[0].shape[-2:], dict[torch.Size, Tensor]()
         for conv, m in zip(self.narrow, maps, strict=True):
             narrow = conv(m.contiguous(memory_format=torch.channels_last))
-            small[m.shape[-2:]] = small[m.shape[-2:]] + narrow if m.shape[-2:] in small else narrow
+            small[m.shape[-2:]] = narrow + small.get(m.shape[-2:], 0)
         first, *others = (F.interpolate(m, size, mode="bilinear") for m in small.values())
         return self.read(sum(others, first))
 

@@ -15,7 +15,7 @@ from minicc.data.pictures import MAX_SIDE, has_alpha, to_rgb
 from minicc.data.tensors import to_image
 from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
 from minicc.diffusion.schedule import NoiseSchedule
-from minicc.diffusion.steps import Model, Step, draw, last, seeded, timestep
+from minicc.diffusion.steps import Model, Step, draw, generator_of, last, timestep
 from minicc.errors import Error, PictureError
 from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
@@ -182,7 +182,7 @@ def fill(
         raise Error("no seeds: expected one or more, each makes a picture")
     if narrow is not None and not (put_back and again):
         raise Error("narrowing needs a known part and a moment to look at it: put_back=True, again=1 or more")
-    draws = [seeded(seed) for seed in seeds]
+    draws = [generator_of(seed) for seed in seeds]
     noise = torch.cat([torch.randn(known[:1].shape, generator=g) for g in draws]).to(known)  # (B, 4, h, w)
     known, inside = known.expand_as(noise), latent_mask(mask if put_back else torch.ones_like(mask), sd.vae.stride)
     moments = [] if narrow is None and inside.all() else [steps * k // (again + 1) for k in range(1, again + 1)]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from minicc.data.folder import PictureFolder, covering, scaled, square
 from minicc.data.pictures import open_picture
 from minicc.data.samples import CLASSES, Sample, clothes, image_of, index_of
-from minicc.data.tensors import on_white, to_tensor
+from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.outfit.garment import garment_picture
 from minicc.training.data import Key, Painted
@@ -109,17 +109,11 @@ class WornPictures(PictureFolder):
         picture = image_of(sample)
         layer = changes(sample, picture.size)
         drawing, layer = square(on_white(picture), layer)
-        mask = torch.from_numpy(covering(layer, self.size).astype(np.float32))[None]
+        image, mask = to_tensor(scaled(drawing, self.size))[0], mask_tensor(covering(layer, self.size))[0]
         assert sample.garment is not None
         garment = to_tensor(garment_picture(open_picture(sample.garment), self.size))[0]
         words = {"caption": sample.caption, "name": sample.name}
-        return {
-            "image": to_tensor(scaled(drawing, self.size))[0],
-            "mask": mask,
-            "cover": mask,
-            "garment": garment,
-            **words,
-        }
+        return {"image": image, "mask": mask, "cover": mask, "garment": garment, **words}
 
 
 def worn(sample: Sample) -> Sample:

@@ -15,6 +15,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.compose import blank, seamless
 from minicc.outfit.window import Window, figure_window, neighbourhood, whole, window
 from minicc.pipeline import StableDiffusion
+from minicc.small import small_stable_diffusion
 from tests.outfit.test_compose import picture, square
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -180,3 +181,13 @@ def test_around_a_small_figure_a_detector_finds_nothing(sd, monkeypatch):
     assert neighbourhood(top, 0) == (195, 95, 265, 185)
     assert top.sum() == 70 * 90
     assert found.uncertainty.max() == 0
+
+
+def test_a_small_masks_window_is_as_large_as_what_the_model_knows_and_a_large_masks_has_its_margin():
+    sd = small_stable_diffusion()
+    side = sd.side
+    for mask_side, expected in ((10, side), (side, side + 2 * (side // 4))):
+        mask = np.zeros((6 * side, 6 * side), bool)
+        mask[2 * side : 2 * side + mask_side, 2 * side : 2 * side + mask_side] = True
+        place = phase1.prepare(sd, picture((6 * side, 6 * side), "RGB"), mask).place
+        assert place.size == (expected, expected)

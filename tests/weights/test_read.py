@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from minicc.errors import Error, WeightsError
 from minicc.weights.export import write_safetensors
 from minicc.weights.read import DTYPES, read_metadata, read_state_dict
+from minicc.weights.source import PRETRAINED, resolve
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 4265146304\n"
 
@@ -172,3 +173,10 @@ def test_shards_come_together(tmp_path: Path, equal):
     index.write_text(json.dumps({"weight_map": names}))
     with pytest.raises(WeightsError, match=r"00001-of-00002\.safetensors is not there"):
         read_state_dict(index)
+
+
+def test_a_shipped_name_comes_before_a_folder_that_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert resolve("tiny") == PRETRAINED / "tiny"
+    assert resolve("./tiny").resolve() == tmp_path / "tiny"
