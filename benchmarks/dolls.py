@@ -28,7 +28,7 @@ def main() -> None:
                 _ = found() if callable(found) else found
         print(f"drawn, {what}: {n / (time.perf_counter() - start):.0f} a second")
     with tempfile.TemporaryDirectory() as folder:
-        kept = draw_dolls(Path(folder), "train", n)
+        kept = draw_dolls(Path(folder), "train", range(n))
         data, start = Pictures(kept, 0), time.perf_counter()
         for i in range(4 * n):
             data[i % n, i]

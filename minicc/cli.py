@@ -200,6 +200,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
     p.add_argument("--detector", help="detector: a trained one to go on from, tiny or a folder [new]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
+    p.add_argument("--first-doll", type=int, default=0, help="the first one's number: 20000 for others than those [0]")
     p.add_argument("--cache", type=Path, default=Path("runs/cache"), help="drawn dolls, latents [runs/cache]")
     p.add_argument("--size", type=int, help="side in pixels [the model's own]")
     p.add_argument("--out", type=Path, required=True, help="folder for checkpoints, curves, pictures and the result")

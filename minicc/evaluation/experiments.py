@@ -65,10 +65,10 @@ def compare(
     snr_gamma: of the loss's weights, see `Phase1Stage`.
     """
     options = Namespace(cache=cache, size=None, seed=config.seed)
-    val = phase1_dolls(options, sd, "val", SHOWN)
+    val = phase1_dolls(options, sd, "val", range(SHOWN))
     shown = [val[i, i] for i in range(SHOWN)]
     for arm in arms(experiment, dolls):
-        data = phase1_dolls(options, sd, "train", arm.dolls)
+        data = phase1_dolls(options, sd, "train", range(arm.dolls))
         control = seeded(partial(arm.make, sd.unet), config.seed)  # all arms' hint encoders begin alike
         stage = Phase1Stage(sd, control, arm.drop, shown=shown, snr_gamma=snr_gamma)
         out = config.out / arm.name.replace(" ", "-")

@@ -74,7 +74,7 @@ def compare(
             control = in_way(deepcopy(start), arm.way, arm.positions)
             before = change_at_start(sd, control, asked[: min(4, n)])
             stage = Phase2Stage(sd, control, supervise=arm.supervise, inside=arm.inside)
-            train(stage, phase2_dolls(options, sd, "train", dolls), replace(config, out=out))
+            train(stage, phase2_dolls(options, sd, "train", range(dolls)), replace(config, out=out))
             control.save(out / "controlnet")
             found = measured(sd, control.eval(), asked, reader, sampling)
             write_json(out / "figures.json", {"settings": settings, "start": before, **found})

@@ -86,6 +86,8 @@ def train_stage(a: Namespace) -> Path:
         raise Error(f"--size {a.size}: a VAE halves pictures three times; expected a multiple of 8, such as 128")
     if a.dolls < 1:
         raise Error(f"--dolls {a.dolls}: expected 1 or more")
+    if a.first_doll < 0:
+        raise Error(f"--first-doll {a.first_doll}: expected 0 or more")
     if a.ema is None:
         a.ema = 0.995 if a.stage == "base" else 0.0
     config = TrainConfig(a.out, **{name: getattr(a, name) for name in CONFIG})
@@ -99,15 +101,20 @@ def train_stage(a: Namespace) -> Path:
         return stages[a.stage](a, config)
 
 
+def dolls_of(a: Namespace) -> range:
+    """The seeds of the paper dolls to learn from."""
+    return range(a.first_doll, a.first_doll + a.dolls)
+
+
 def train_reader(a: Namespace, config: TrainConfig) -> Path:
     """The attribute reader, new or trained, on dolls of its own split, in all combinations of clothes."""
     if not 0 <= a.old_share <= 1 or (a.old_share and not a.reader):
         raise Error(f"--old-share {a.old_share}: a share of --reader in the result, from 0 to 1; say which reader")
-    data = Labelled(draw_dolls(a.cache, "judge", a.dolls), config.seed)
+    data = Labelled(draw_dolls(a.cache, "judge", dolls_of(a)), config.seed)
     vae = load_vae(a.vae, dtype=torch.float32, look=True).eval() if a.vae else None
     stage = ReaderStage(load_reader(a.reader) if a.reader else seeded(AttributeReader, config.seed), vae)
     announce(stage, data, config)
-    train(stage, data, config, Labelled(draw_dolls(a.cache, "val", SHOWN), config.seed))
+    train(stage, data, config, Labelled(draw_dolls(a.cache, "val", range(SHOWN)), config.seed))
     if a.old_share:
         average(stage.reader, load_reader(a.reader), a.old_share)
     return save_reader(stage.reader, a.out / "reader")
@@ -134,8 +141,8 @@ def train_vae(a: Namespace, config: TrainConfig) -> Path:
         data, characters = vae_folder(a, a.data)
         held_out, shown = vae_folder(a, a.held_out) if a.held_out else (None, characters)
     else:
-        data, characters = vae_dolls(a, "train", a.dolls)
-        held_out, shown = vae_dolls(a, "val", SHOWN)
+        data, characters = vae_dolls(a, "train", dolls_of(a))
+        held_out, shown = vae_dolls(a, "val", range(SHOWN))
     vae = load_vae(a.vae, dtype=torch.float32, look=True) if a.vae else new_vae(config.seed)
     vae = vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs, too
     vae.recompute = a.recompute
@@ -174,7 +181,8 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
         data, captions = base_folder(a, sd, a.data)
         held_out, shown = base_folder(a, sd, a.held_out, ways=1) if a.held_out else (None, captions)
     else:
-        (data, captions), (held_out, shown) = base_dolls(a, sd, "train", a.dolls), base_dolls(a, sd, "val", SHOWN)
+        data, captions = base_dolls(a, sd, "train", dolls_of(a))
+        held_out, shown = base_dolls(a, sd, "val", range(SHOWN))
     sd.unet.recompute = a.recompute
     shown = shown[: SHOWN if sd.knows_one_size else 2]  # drawn at once: twelve of 512 pixels take gigabytes
     stage = BaseStage(sd, shown=shown, snr_gamma=a.snr_gamma)
@@ -193,7 +201,7 @@ def untrained(a: Namespace, seed: int) -> StableDiffusion:
     folder = a.out / "tokenizer"
     if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
         with writing(folder):
-            train_tokenizer(texts(draw_dolls(a.cache, "train", a.dolls, a.size or 128)["caption"]), folder)
+            train_tokenizer(texts(draw_dolls(a.cache, "train", dolls_of(a), a.size or 128)["caption"]), folder)
     return new_base(vae, folder, seed).to(usable(a.device) if a.device else default_device())
 
 
@@ -210,7 +218,7 @@ def train_phase1(a: Namespace, config: TrainConfig) -> Path:
         data = phase1_folder(a, sd, a.data)
         held_out = phase1_folder(a, sd, a.held_out) if a.held_out else None
     else:
-        data, held_out = phase1_dolls(a, sd, "train", a.dolls), phase1_dolls(a, sd, "val", SHOWN)
+        data, held_out = phase1_dolls(a, sd, "train", dolls_of(a)), phase1_dolls(a, sd, "val", range(SHOWN))
     weights = given(a, "drop", "inside", "snr_gamma")
     stage = Phase1Stage(sd, control, shown=some(held_out or data), **weights)
     announce(stage, data, config)
@@ -252,7 +260,7 @@ def train_phase2(a: Namespace, config: TrainConfig) -> Path:
         data: Dataset = phase2_folder(a, sd, a.data)
         held_out: Dataset | None = phase2_folder(a, sd, a.held_out) if a.held_out else None
     else:
-        data, held_out = phase2_dolls(a, sd, "train", a.dolls), phase2_dolls(a, sd, "val", SHOWN)
+        data, held_out = phase2_dolls(a, sd, "train", dolls_of(a)), phase2_dolls(a, sd, "val", range(SHOWN))
     weights = given(a, "drop", "inside", "snr_gamma", "supervise")
     stage = Phase2Stage(sd, control, shown=some(held_out or data), **weights)
     announce(stage, data, config)
@@ -268,7 +276,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         pictures = reported(a, a.data, PictureFolder(a.data, size=a.size or sd.side, needs=("mask",)))
         data, held_out = FolderParts(pictures, a.seed, FLATS), None
     else:
-        data, held_out = detector_dolls(a, sd, "train", a.dolls), detector_dolls(a, sd, "val", SHOWN)
+        data, held_out = detector_dolls(a, sd, "train", dolls_of(a)), detector_dolls(a, sd, "val", range(SHOWN))
     if a.detector:
         detector = ClothingDetector.load(a.detector)
         detector.heads.requires_grad_(True)

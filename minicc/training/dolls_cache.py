@@ -30,32 +30,32 @@ CELL = 8  # pixels a latent cell
 SHOES = 0.12  # of the dolls that wear shoes, the share whose `worn` is these
 
 
-def draw_dolls(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
+def draw_dolls(folder: Path, split: str, seeds: range, size: int = 128) -> dict[str, Tensor]:
     """image (N, 3, H, W), index (N, H, W), flat (N, 3, H, W), caption and outfit (N, L), all uint8, memory-mapped.
 
     image: on its background, white where transparent. index: the part mask. flat: one of its garments on white.
     caption, outfit: UTF-8, zero-padded; see `texts`. facts (N, F): `dolls.facts.numbers`.
     """
-    return kept_dolls(folder / f"dolls-{split}-{count}-{size}.safetensors", one, split, count, size)
+    return kept_dolls(folder / f"dolls-{split}-{named(seeds)}-{size}.safetensors", one, split, seeds, size)
 
 
-def draw_others(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
+def draw_others(folder: Path, split: str, seeds: range, size: int = 128) -> Tensor:
     """Where the clothes of a second, random outfit of the same dolls are: (N, H, W) uint8, 1 there."""
-    return kept_dolls(folder / f"others-{split}-{count}-{size}.safetensors", other, split, count, size)["other"]
+    return kept_dolls(folder / f"others-{split}-{named(seeds)}-{size}.safetensors", other, split, seeds, size)["other"]
 
 
-def draw_worn(folder: Path, split: str, count: int, size: int = 128) -> dict[str, Tensor]:
+def draw_worn(folder: Path, split: str, seeds: range, size: int = 128) -> dict[str, Tensor]:
     """One garment of each of the same dolls: flat (N, 3, H, W), alone on white; region (N, H, W), 1 where it is or
     where another one of its kind would be: what is masked when it is changed; slot (N,): its class in the part mask.
     """
-    return kept_dolls(folder / f"worn-{split}-{count}-{size}.safetensors", worn, split, count, size)
+    return kept_dolls(folder / f"worn-{split}-{named(seeds)}-{size}.safetensors", worn, split, seeds, size)
 
 
-def lone_garments(drawn: dict[str, Tensor]) -> dict[str, Tensor]:
-    """flat and slot, like those of `draw_worn`, of the garments in `draw_dolls`: shoes and hats as well."""
+def lone_garments(drawn: dict[str, Tensor], seeds: range) -> dict[str, Tensor]:
+    """flat and slot, like those of `draw_worn`, of the garments in `draw_dolls` of these seeds: hats and shoes, too."""
     facts = (attributes(row) for row in drawn["facts"].numpy())
     worn = ([slot for slot in SLOTS if said[slot] != "none"] for said in facts)
-    shown = [CLASSES[shown_slot(slots, seed)] for seed, slots in enumerate(worn)]
+    shown = [CLASSES[shown_slot(slots, seed)] for seed, slots in zip(seeds, worn, strict=True)]
     return {"flat": drawn["flat"], "slot": torch.tensor(shown, dtype=torch.uint8)}
 
 
@@ -64,18 +64,23 @@ def shown_slot(slots: Sequence[str], seed: int) -> str:
     return slots[seed % len(slots)]
 
 
-def draw_where(folder: Path, split: str, count: int, size: int = 128) -> Tensor:
+def draw_where(folder: Path, split: str, seeds: range, size: int = 128) -> Tensor:
     """Which point of that garment's picture each latent cell of the same dolls shows: (N, h, w, 2) float16, (x, y) in
     parts of the side, NaN where it shows none of it.
     """
-    return kept_dolls(folder / f"where-{split}-{count}-{size}.safetensors", where, split, count, size)["where"]
+    return kept_dolls(folder / f"where-{split}-{named(seeds)}-{size}.safetensors", where, split, seeds, size)["where"]
 
 
-def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, count: int, size: int) -> dict[str, Tensor]:
-    """What `make` says of the dolls of seeds 0 … count − 1; drawn again if the code that draws dolls has changed."""
+def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, seeds: range, size: int) -> dict[str, Tensor]:
+    """What `make` says of the dolls of these seeds; drawn again if the code that draws dolls has changed."""
     code = set(Path(dolls.__file__).parent.glob("*.py")) - {Path(dataset.__file__)}  # which draws nothing
-    digest = digest_of(split, count, size, *sorted(code | {Path(masks.__file__), Path(__file__)}))
-    return kept(path, digest, lambda: stacked(drawn(make, [(split, seed, size) for seed in range(count)])))
+    digest = digest_of(split, seeds, size, *sorted(code | {Path(masks.__file__), Path(__file__)}))
+    return kept(path, digest, lambda: stacked(drawn(make, [(split, seed, size) for seed in seeds])))
+
+
+def named(seeds: range) -> str:
+    """Their name in the cache: how many, or, where they do not begin at 0, from which to which."""
+    return f"{len(seeds)}" if seeds.start == 0 else f"{seeds.start}-{seeds.stop}"
 
 
 def drawn(make: Callable[[Job], Row], jobs: list[Job], workers: int = 2, chunk: int = 64) -> list[Row]:

@@ -15,7 +15,7 @@ from minicc.pipeline import StableDiffusion
 from minicc.training.checkpoint import writing
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import Parts
-from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, texts
+from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, named, texts
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.folders import FolderPictures, WornFolder, WornPictures
 from minicc.training.phase2_stage import Worn
@@ -23,9 +23,9 @@ from minicc.training.phase2_stage import Worn
 Folder = TypeVar("Folder", bound=PictureFolder)
 
 
-def vae_dolls(a: Namespace, split: str, count: int) -> tuple[Dataset, Tensor]:
+def vae_dolls(a: Namespace, split: str, seeds: range) -> tuple[Dataset, Tensor]:
     """What the VAE learns from, and up to 512 of the characters, (N, 3, H, W) in [-1, 1]."""
-    dolls = draw_dolls(a.cache, split, count, a.size or 128)
+    dolls = draw_dolls(a.cache, split, seeds, a.size or 128)
     return Pictures(dolls, a.seed), in_range(dolls["image"][:512])
 
 
@@ -51,12 +51,12 @@ def known_as(folder: Path) -> str:
     return f"{root.parent.name}-{root.name}"
 
 
-def base_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> tuple[Latents, list[str]]:
+def base_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> tuple[Latents, list[str]]:
     """Dolls and their captions. To learn from: both ways round, and half of the time told only what is worn, for so
     phase 1 speaks to the base.
     """
-    dolls, learn = draw_dolls(a.cache, split, count, a.size or 128), split == "train"
-    name = f"{count}" if learn else f"{split}-{count}"
+    dolls, learn = draw_dolls(a.cache, split, seeds, a.size or 128), split == "train"
+    name = named(seeds) if learn else f"{split}-{named(seeds)}"
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
     said = [texts(dolls[name]) for name in (("caption", "outfit") if learn else ("caption",))]
     ids = torch.stack([tokenize(sd.tokenizer, sentences) for sentences in said], dim=1)
@@ -90,19 +90,19 @@ def some(data: Dataset) -> list[dict]:
     return [sample for sample in first_of(data) if sample["mask"].any()]
 
 
-def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Painted:
+def phase1_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> Painted:
     """Dolls whose masks cover a second outfit as well; those of the training part are mirrored half of the time."""
-    dolls, latents, context = encoded_dolls(a, sd, split, count)
-    others = draw_others(a.cache, split, count, a.size or sd.side)
+    dolls, latents, context = encoded_dolls(a, sd, split, seeds)
+    others = draw_others(a.cache, split, seeds, a.size or sd.side)
     return Painted(Dressed(dolls, others, texts(dolls["outfit"])), latents, context, a.seed)
 
 
 def encoded_dolls(
-    a: Namespace, sd: StableDiffusion, split: str, count: int
+    a: Namespace, sd: StableDiffusion, split: str, seeds: range
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Dolls, their latents, of the training part both ways round, and the contexts of what they wear; in the cache."""
-    dolls = draw_dolls(a.cache, split, count, a.size or sd.side)
-    name = f"{count}" if split == "train" else f"{split}-{count}"
+    dolls = draw_dolls(a.cache, split, seeds, a.size or sd.side)
+    name = named(seeds) if split == "train" else f"{split}-{named(seeds)}"
     latents = latents_of(a.cache / f"latents-{name}.safetensors", sd, dolls["image"])
     context = contexts_of(a.cache / f"outfits-{name}.safetensors", sd, texts(dolls["outfit"]))
     return dolls, latents if split == "train" else latents[:, :1], context
@@ -131,11 +131,11 @@ def kept_as(folder: Path, pictures: PictureFolder, what: str) -> str:
     return f"{known_as(folder)}{what}-{pictures.size}"
 
 
-def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Worn:
+def phase2_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> Worn:
     """Dolls with one of their garments alone."""
-    dolls, latents, context = encoded_dolls(a, sd, split, count)
-    worn = draw_worn(a.cache, split, count, a.size or sd.side)
-    where = draw_where(a.cache, split, count, a.size or sd.side) if a.supervise else None
+    dolls, latents, context = encoded_dolls(a, sd, split, seeds)
+    worn = draw_worn(a.cache, split, seeds, a.size or sd.side)
+    where = draw_where(a.cache, split, seeds, a.size or sd.side) if a.supervise else None
     return Worn(dolls, worn, latents, context, a.seed, vary=split == "train", where=where)
 
 
@@ -145,7 +145,7 @@ def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder
     return WornFolder(pictures, *encoded(a, sd, pictures, folder, "-worn"), a.seed)
 
 
-def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, count: int) -> Parts:
+def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> Parts:
     """Dolls with their part masks, and garments alone."""
-    drawn = draw_dolls(a.cache, split, count, a.size or sd.side)
-    return Parts(drawn, a.seed, lone_garments(drawn))
+    drawn = draw_dolls(a.cache, split, seeds, a.size or sd.side)
+    return Parts(drawn, a.seed, lone_garments(drawn, seeds))
