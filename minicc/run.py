@@ -114,7 +114,8 @@ def run_phase2(a: argparse.Namespace) -> None:
     control = ControlNet.load(a.control, unet=sd.unet)
     if a.compile:
         sd.compile(control)
-    detector = None if mask else ClothingDetector.load(a.detector or "tiny")
+    shipped = a.sd == "tiny" and not a.vae  # with a painted mask, too, the shipped detector tells what goes where
+    detector = ClothingDetector.load(a.detector or "tiny") if not mask or shipped else None
     if mask:  # painted, so that no detector has seen what is under it
         doubt_unclothed(a, sd, character, mask)
     with doubts_shown(unsure_at(a)), enough_memory():

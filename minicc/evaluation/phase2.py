@@ -77,7 +77,7 @@ def evaluate_phase2(
         "correspondence": attention,
         **cover(masks, true),
         "before_narrowing": cover(found, true),
-        "true_masks": measured(dressed(sd, control, asked, true, "true masks", **options), true)
+        "true_masks": measured(dressed(sd, control, asked, true, "true masks", detector=detector, **options), true)
         | {"correspondence": attention},
         "outfits": evaluate_outfits(*models, ("top", "bottom"), *few),
         "shoes": evaluate_outfits(*models, ("shoes",), *few),

@@ -141,15 +141,17 @@ def dressings(
     sd: StableDiffusion, control: ControlNet, asked: Sequence[Dressing], masks: Sequence[np.ndarray], name: str,
     detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (), **options: object,
 ) -> list[Result]:  # fmt: skip
-    """The same with the masks used. detector, found: what made the masks, which are narrowed then."""
+    """The same with the masks used. detector: with it garments are laid at the end; found: what it made of the masks,
+    which are narrowed then.
+    """
     made = [Result(one.character, Image.new("L", one.character.size), "", one.seed) for one in asked]
     todo = [i for i, mask in enumerate(masks) if mask.any()]
     ready = [phase1.prepare(sd, asked[i].character, masks[i]) for i in todo]
     for part in alike(ready, name):
         those = [asked[todo[i]] for i in part]
-        garments = to_tensors(placed(one.garment, sd.side).picture for one in those)
-        seeds = [one.seed for one in those]
-        told = options | ({"detector": detector, "found": [found[todo[i]] for i in part]} if detector else {})
+        laid = [placed(one.garment, sd.side) for one in those]
+        garments, seeds = to_tensors(one.picture for one in laid), [one.seed for one in those]
+        told = options | {"found": [found[todo[i]] for i in part] if found else [], "detector": detector, "laid": laid}
         results = phase2.batch(sd, control, [ready[i] for i in part], garments, seeds, **told)  # type: ignore[arg-type]
         for i, result in zip(part, results, strict=True):
             made[todo[i]] = result

@@ -28,6 +28,24 @@ def finest(control: ControlNet) -> list[Attention]:
     return [block.attn1 for block in transformers(control.down_blocks[0])]
 
 
+def attended(control: ControlNet, recording: Recording, garment: KeysValues) -> tuple[Tensor, Tensor]:
+    """The point of the garment's picture at which each latent cell looks, (B, N, 2), (x, y) in [0, 1], and the share of
+    its attention that goes to the garment, (B, N); means over heads and layers of the first level.
+
+    recording: the context of the character's pass; garment: what was seen of it, square.
+    """
+    each = []
+    for attention in finest(control):
+        p = joint_probabilities(attention, recording.tokens[attention], garment[attention])
+        each.append(p[..., -garment[attention][0].shape[2] :].mean(1))  # (B, N, M)
+    p = torch.stack(each).mean(0)
+    side, share = round(p.shape[-1] ** 0.5), p.sum(-1)
+    middles = (torch.arange(side, device=p.device) + 0.5) / side
+    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    cells = torch.stack([x.flatten(), y.flatten()], -1).to(p)  # (M, 2)
+    return p @ cells / share[..., None].clamp(min=1e-9), share
+
+
 def true_cells(where: Tensor, height: int, width: int) -> Tensor:
     """Which garment cells lie within one cell of each character cell's point: (B, N, height · width) bool.
 

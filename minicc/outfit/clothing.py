@@ -27,6 +27,7 @@ from minicc.weights.fill import finite
 from minicc.weights.source import not_shipped
 
 T = 50  # timestep at which the U-Net looks: the least noise of the paper's 50, 150, 250
+LOG_DOUBT = -3.5  # where the doubt of an untrained head begins: 3 % of the side
 Look = Callable[[Tensor], list[Tensor]]  # pictures → feature maps
 
 
@@ -69,6 +70,7 @@ class Head(nn.Module):
     def __init__(self, channels: Sequence[int], width: int = 48, classes: int = len(CLASSES)):
         """channels: of the maps. width: between the layers."""
         super().__init__()
+        self.width = width
         self.narrow = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.read = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, classes, 1))
 
@@ -88,6 +90,9 @@ class Clothes:
 
     probabilities: np.ndarray  # (len(CLASSES), H, W) float32, the ensemble's mean
     uncertainty: np.ndarray  # (H, W) float32 in [0, 1]: the entropy of that mean over its largest value
+    # (3, H, W) float32: which point (x, y) of its garment's picture, as `placed` lays it, each pixel shows, and by how
+    # much this may be off; in parts of that picture's side. None from a detector that has not learned it.
+    points: np.ndarray | None = None
 
     @cached_property
     def index(self) -> np.ndarray:
@@ -109,14 +114,19 @@ class Clothes:
 class ClothingDetector(nn.Module):
     """Several heads over the features of one Stable Diffusion; each began and learned differently, their mean decides.
 
-    The features are brought to mean 0 and deviation 1, channel by channel, by numbers measured before the training.
+    One more head may tell which point of its garment's picture each pixel shows, as DensePose tells that of a body's
+    surface (Güler et al. 2018, arXiv 1802.00434). The features are brought to mean 0 and deviation 1, channel by
+    channel, by numbers measured before the training.
     """
 
-    def __init__(self, channels: Sequence[int], heads: int = 5, width: int = 48, t: int = T):
-        """channels: of the maps that `features` gives. t: the timestep at which it looks."""
+    def __init__(self, channels: Sequence[int], heads: int = 5, width: int = 48, t: int = T, points: int = 0):
+        """channels: of the maps that `features` gives. t: the timestep at which it looks. points: the width of the head
+        that tells them; 0: there is none.
+        """
         super().__init__()
         self.channels, self.width, self.t = tuple(channels), width, t
         self.heads = nn.ModuleList(Head(channels, width) for _ in range(heads))
+        self.points = Head(channels, points, classes=3) if points else None
         self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -144,9 +154,25 @@ class ClothingDetector(nn.Module):
 
         look: pictures (B, 3, H, W) in [-1, 1] → maps.
         """
-        both = look(torch.cat([images, images.flip(-1)]))
-        own, mirrored = self(both).softmax(2).mean(0).chunk(2)
+        return self.classes_in(both_ways(look, images))
+
+    def classes_in(self, maps: Sequence[Tensor]) -> Tensor:
+        """The same of the maps of pictures and of their mirror images, 2B: (B, classes, H, W)."""
+        own, mirrored = self(maps).softmax(2).mean(0).chunk(2)
         return (own + mirrored.flip(-1)) / 2
+
+    def points_in(self, maps: Sequence[Tensor]) -> Tensor | None:
+        """What `Clothes.points` holds, of the maps of pictures and of their mirror images, 2B: (B, 3, H, W)."""
+        if self.points is None:
+            return None
+        own, mirrored = self.points_of(self.points(self.standardised(maps))).chunk(2)
+        x, y, doubt = ((own + mirrored_points(mirrored)) / 2).unbind(1)
+        return torch.stack([x, y, doubt.exp()], 1)
+
+    @staticmethod
+    def points_of(out: Tensor) -> Tensor:
+        """What the head gives, (B, 3, …) → x, y, and the logarithm of how far they may be off."""
+        return out + out.new_tensor([0.5, 0.5, LOG_DOUBT]).view(1, 3, *[1] * (out.ndim - 2))
 
     @torch.no_grad()
     def find(self, sd: StableDiffusion, image: Image.Image) -> Clothes:
@@ -157,14 +183,18 @@ class ClothingDetector(nn.Module):
         the features of other models.
         """
         place = figure_window(image, sd.side) if sd.knows_one_size else whole(image.size, sd.side, sd.vae.stride)
-        p = place.spread(self.probabilities(looking(sd, self.t), place.take(image)), image.size)
+        maps = both_ways(looking(sd, self.t), place.take(image))
+        p, points = place.spread(self.classes_in(maps), image.size), self.points_in(maps)
         p[CLASSES.index("none"), p.sum(0) == 0] = 1
         entropy = -(p * p.clamp(min=1e-9).log()).sum(0) / np.log(len(p))
-        return Clothes(p.numpy(), entropy.numpy())
+        there = None if points is None else place.spread(points, image.size).numpy()
+        return Clothes(p.numpy(), entropy.numpy(), there)
 
     def save(self, folder: str | Path) -> Path:
         """To model.safetensors in the folder, in half precision; whole, or not at all and WeightsError."""
         config = {"channels": self.channels, "heads": len(self.heads), "width": self.width, "t": self.t}
+        if self.points is not None:
+            config["points"] = self.points.width
         notes = {"format": "pt", "config": json.dumps(config)}
         return write_safetensors(self.state_dict(), Path(folder) / "model.safetensors", notes, torch.float16).parent
 
@@ -185,6 +215,17 @@ class ClothingDetector(nn.Module):
                 f"{file} is no clothing detector ({problem}); train one with: minicc train detector"
             ) from problem
         return detector.eval().requires_grad_(False)
+
+
+def both_ways(look: Look, images: Tensor) -> list[Tensor]:
+    """The maps of pictures and of their mirror images: 2B."""
+    return look(torch.cat([images, images.flip(-1)]))
+
+
+def mirrored_points(points: Tensor) -> Tensor:
+    """Points told of mirrored pictures, (B, 3, H, W), as they are of the pictures themselves, and back."""
+    x, y, doubt = points.flip(-1).unbind(1)
+    return torch.stack([1 - x, y, doubt], 1)
 
 
 def zeros(channels: int) -> nn.Parameter:

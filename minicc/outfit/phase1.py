@@ -166,7 +166,7 @@ def fill(
     sd: StableDiffusion, image: Tensor, mask: Tensor, prompts: Sequence[str], seeds: Sequence[int],
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float | None = None, negative: str = "",
     eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3, closed: bool = True,
-    narrow: Callable[[Tensor], Tensor] | None = None,
+    narrow: Callable[[Tensor], Tensor] | None = None, lay: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
@@ -175,7 +175,8 @@ def fill(
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
     the latents along the edge tell of grey; then it sees it around what has been drawn so far. closed: the seam is, by
     `seamless`. narrow: the last of these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside
-    its old one.
+    its old one. lay: at the end, what has been drawn, and its latents → the same with something laid on it, which then
+    goes through the VAE.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     if len(seeds) == 0:
@@ -202,6 +203,8 @@ def fill(
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
     del model, steps_left  # their keys and values, before the decoder needs the most memory
     picture = sd.decode_latents(z)
+    if lay is not None:
+        picture = sd.decode_latents(sd.encode_image(lay(picture, z)))
     return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -13,15 +14,18 @@ from minicc.data.masks import mask_picture
 from minicc.data.write import save_pictures
 from minicc.errors import Error
 from minicc.hinted import Hinted
+from minicc.models.blocks import KeysValues
 from minicc.models.controlnet import ControlNet
+from minicc.models.garment_ways import way_of
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.colours import colour_error
 from minicc.outfit.detect import SeveralFigures, clothing_mask, figures_in, unfamiliar
-from minicc.outfit.garment import looked_at, seen
+from minicc.outfit.garment import Placed, looked_at, placed, seen
+from minicc.outfit.laying import Laying
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
-from minicc.outfit.reach import half_replaced, kinds_of, reaching_mask
+from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask
 from minicc.pipeline import StableDiffusion
 
 GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
@@ -49,11 +53,13 @@ def variants(
     into it at once; None: the detector finds it. classes: which clothes it looks for ("top", "bottom", …), for all
     garments at once; empty: what the garments are is recognised, a note says so, and the mask covers the clothes they
     replace and the body they may reach, until `Narrowing` leaves of it what they change. uncertainty: a file for how
-    unsure the detector is, written even if nothing is found. guidance: on garment and prompt together, 1 is none.
-    outfit: the kinds of garment that come with it, before or after: then no note asks for them. The other options are
-    those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its `colour_error`. Raises
-    PictureError for a mask or garment that does not fit, or if no clothes are found or several figures, and Error if
-    there is neither mask nor detector, or with a mask what only a detector can answer.
+    unsure the detector is, written even if nothing is found. A detector that has learned points also tells, with a
+    mask too, where a single garment's own pixels belong: see `outfit.laying`. guidance: on garment and prompt
+    together, 1 is none. outfit: the kinds of garment that come with it, before or after: then no note asks for
+    them. The other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result
+    tells its `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are
+    found or several figures, and Error if there is neither mask nor detector, or with a mask what only a detector
+    can answer.
     """
     if mask is not None and (classes or uncertainty):
         raise Error("classes and uncertainty are the detector's, and with a mask it is not asked: leave them out")
@@ -77,10 +83,12 @@ def variants(
         warnings.warn(doubt, stacklevel=2)
     ready, many = prepare(sd, character, mask, feather, max_side), len(seeds)
     narrow = Narrowing(sd, detector, [ready] * many, [found] * many, feather) if found and detector else None
-    hinted = Hinted.of(control, ready.hint, strength, seen(sd, control, garments, ready.hint) if garments else None)
+    looked = seen(sd, control, garments, ready.hint) if garments else None
+    laid = [placed(garment, sd.side) for garment in garments]
     pictures = fill(
-        sd, ready.image, ready.mask, [prompt], seeds, [hinted],
+        sd, ready.image, ready.mask, [prompt], seeds, [Hinted.of(control, ready.hint, strength, looked)],
         steps=steps, guidance=guidance, eta=eta, progress=progress, narrow=narrow,
+        lay=laying(sd, control, detector, [ready] * many, narrow, looked, laid * many) if len(laid) == 1 else None,
     )  # fmt: skip
     made = finished([ready] * many, narrow, pictures, prompt, seeds)
     errors = [colour_error(garments, one.image, np.asarray(one.mask) > 0) if garments else None for one in made]
@@ -148,22 +156,39 @@ def automatic_mask(
 def batch(
     sd: StableDiffusion, control: ControlNet, ready: Sequence[Ready], garments: Tensor, seeds: Sequence[int],
     *, strength: float = 1.0, detector: ClothingDetector | None = None, found: Sequence[AutomaticMask] = (),
-    feather: int = 0, guidance: float = GUIDANCE, **options: object,
+    laid: Sequence[Placed] = (), feather: int = 0, guidance: float = GUIDANCE, **options: object,
 ) -> list[Result]:  # fmt: skip
     """Many characters at once, each with its garment and its seed; what `variants` makes of each, to rounding.
 
     ready: of `prepare`, all worked on at one size; garments: (B, 3, side, side) in [-1, 1], as `garment_picture` lays
-    them. detector, found, feather: what made the masks of `ready`, which are narrowed then. options: of `fill`. The
+    them. detector, found, feather: what made the masks of `ready`, which are narrowed then. laid: the same garments,
+    with what `placed` knows of them: then they are laid at the end, if there is a detector. options: of `fill`. The
     colour error is not computed. Raises Error if not all characters have their mask in found, or detector is missing.
     """
     image, mask, hint = in_one_batch(ready)
-    hinted = Hinted.of(control, hint, strength, looked_at(sd, control, garments, hint))
-    if len(found) != (len(ready) if detector else 0):
+    looked = looked_at(sd, control, garments, hint)
+    if found and (detector is None or len(found) != len(ready)):
         raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
-    narrow = Narrowing(sd, detector, list(ready), found, feather) if detector else None
-    told = {"guidance": guidance, "narrow": narrow, **options}
-    pictures = fill(sd, image, mask, [""], seeds, [hinted], **told)  # type: ignore[arg-type]
+    narrow = Narrowing(sd, detector, list(ready), found, feather) if detector and found else None
+    lay = laying(sd, control, detector, ready, narrow, looked, laid) if laid else None
+    told = {"guidance": guidance, "narrow": narrow, "lay": lay, **options}
+    pictures = fill(sd, image, mask, [""], seeds, [Hinted.of(control, hint, strength, looked)], **told)  # type: ignore[arg-type]
     return finished(ready, narrow, pictures, "", seeds)
+
+
+def laying(
+    sd: StableDiffusion, control: ControlNet, detector: ClothingDetector | None, ready: Sequence[Ready],
+    narrow: Narrowing | None, seen: KeysValues | None, garments: Sequence[Placed],
+) -> Laying | None:  # fmt: skip
+    """What lays the garments at the end; None where nobody tells their points: a detector that has learned it, and
+    attention between garment and character.
+    """
+    if detector is None or detector.points is None or seen is None or way_of(control) not in ("joint", "decoder"):
+        return None
+    known = [one.kinds for one in narrow.found] if narrow else [()] * len(ready)
+    kinds = [those or kinds_in(sd, detector, garment) for those, garment in zip(known, garments, strict=True)]
+    hint = torch.cat([one.hint for one in ready])
+    return Laying(sd, control, detector, ready, narrow, hint, seen, garments, kinds)
 
 
 def finished(

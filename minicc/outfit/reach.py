@@ -10,7 +10,7 @@ from minicc.data.samples import CLASSES, CLOTHES
 from minicc.outfit.clothing import Clothes, ClothingDetector
 from minicc.outfit.detect import SMALLEST, clothing_mask
 from minicc.outfit.editing import DISK, without_spots
-from minicc.outfit.garment import placed
+from minicc.outfit.garment import Placed, placed
 from minicc.pipeline import StableDiffusion
 
 REPLACES = {
@@ -33,7 +33,11 @@ def kinds_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Ima
 
     A class counts that has `SHARE` of the pixels of the largest. Empty if the detector sees no clothes there.
     """
-    one = placed(garment, sd.side)
+    return kinds_in(sd, detector, placed(garment, sd.side))
+
+
+def kinds_in(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> list[str]:
+    """The same of a garment that is laid already."""
     index = detector.find(sd, one.picture).index[one.shown]
     counts = np.bincount(index, minlength=len(CLASSES))[list(CLOTHES)]
     enough = max(1, SHARE * counts.max())

@@ -47,6 +47,13 @@ class Window:
         width, height = self.size
         return self._pad(F.adaptive_max_pool2d(mask_tensor(mask[top:bottom, left:right]), (height, width)))
 
+    def take_map(self, values: np.ndarray) -> Tensor:
+        """Numbers of a picture's pixels, (height, width) → of the padded window's, (1, 1, H, W) float32."""
+        left, top, right, bottom = self.box
+        width, height = self.size
+        x = torch.from_numpy(np.ascontiguousarray(values[None, None, top:bottom, left:right], np.float32))
+        return self._pad(F.adaptive_avg_pool2d(x, (height, width)))
+
     def _pad(self, x: Tensor) -> Tensor:
         (left, top), (width, height) = self.corner, self.size
         pads = (left, self.padded[0] - width - left, top, self.padded[1] - height - top)

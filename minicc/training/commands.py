@@ -19,19 +19,21 @@ from minicc.models.controlnet import ControlNet
 from minicc.models.garment_ways import in_way, way_of
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
-from minicc.outfit.clothing import ClothingDetector, looking
+from minicc.outfit.clothing import ClothingDetector, Head, looking
 from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
 from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
+from minicc.training.data import in_range
 from minicc.training.detector_stage import FLATS, DetectorStage, in_places
-from minicc.training.dolls_cache import draw_dolls, texts
+from minicc.training.dolls_cache import draw_dolls, draw_points, texts
 from minicc.training.draws import Order
 from minicc.training.encode import at_once
 from minicc.training.folders import FolderParts
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
 from minicc.training.phase2_stage import Phase2Stage
+from minicc.training.points_stage import PointsStage
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
 from minicc.training.sources import (
     base_dolls,
@@ -42,6 +44,7 @@ from minicc.training.sources import (
     phase1_folder,
     phase2_dolls,
     phase2_folder,
+    points_dolls,
     reported,
     some,
     vae_dolls,
@@ -61,11 +64,12 @@ ONLY_FOR = {  # options that mean nothing to other stages
     "control": ("phase1", "phase2"), "inside": ("phase1", "phase2"),
     "snr_gamma": ("base", "phase1", "phase2"), "held_out": ("vae", "base", "phase1", "phase2"),
     "variant": ("phase2",), "positions": ("phase2",), "supervise": ("phase2",),
-    "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector",), "old_share": ("reader",),
-    "reader": ("reader",), "sd": ("base", "phase1", "detector", "phase2"), "drop": ("phase1", "phase2"),
+    "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector", "points"), "old_share": ("reader",),
+    "reader": ("reader",), "sd": ("base", "phase1", "detector", "points", "phase2"), "drop": ("phase1", "phase2"),
     "size": ("vae", "base", "phase1", "detector", "phase2"),
 }  # fmt: skip
 WIDTH = 96  # of the detector's heads
+POINTS_WIDTH = 192  # of the one that tells points
 SHOWN = 12  # pictures on a validation sheet; the validation loss is measured on the same dolls
 
 
@@ -73,10 +77,10 @@ def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
     if a.dtype and a.stage not in ("phase1", "phase2"):
         raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
-    if a.recompute and a.stage in ("reader", "detector"):
+    if a.recompute and a.stage in ("reader", "detector", "points"):
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
-    if a.data and a.stage == "reader":
-        raise Error("--data: the reader learns from paper dolls alone, of which all facts are known; leave it out")
+    if a.data and a.stage in ("reader", "points"):
+        raise Error(f"--data: {a.stage} learns from paper dolls alone, of which all facts are known; leave it out")
     for name, others in ONLY_FOR.items():
         if a.stage not in others and getattr(a, name) not in (None, False, 0, math.inf):
             raise Error(f"--{name.replace('_', '-')} is for {', '.join(others)}: leave it out of {a.stage}")
@@ -95,7 +99,7 @@ def train_stage(a: Namespace) -> Path:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
-        "detector": train_detector, "phase2": train_phase2,
+        "detector": train_detector, "points": train_points, "phase2": train_phase2,
     }  # fmt: skip
     with advice_on_memory("outside the steps", "take fewer --dolls, a smaller --size, or --device cpu"):
         return stages[a.stage](a, config)
@@ -286,6 +290,24 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         detector = seeded(lambda: ClothingDetector([m.shape[1] for m in maps], width=WIDTH), config.seed)
         detector.measure(maps)
     stage = DetectorStage(sd, detector, parts=not a.data, shown=first_of(held_out or data))
+    announce(stage, data, config)
+    train(stage, data, config, held_out)
+    return detector.save(a.out / "detector")
+
+
+def train_points(a: Namespace, config: TrainConfig) -> Path:
+    """One more head for a trained detector, new or trained: which point of its garment's picture each pixel shows."""
+    sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
+    detector = ClothingDetector.load(a.detector or "tiny")
+    if detector.points is None:
+        detector.points = seeded(lambda: Head(detector.channels, POINTS_WIDTH, classes=3), config.seed)
+    detector.to(sd.device)
+    data, held_out = (points_dolls(a, sd, detector, *of) for of in (("train", dolls_of(a)), ("val", range(SHOWN))))
+    val = range(min(6, SHOWN))
+    shown = zip(
+        draw_dolls(a.cache, "val", val, sd.side)["image"], draw_points(a.cache, "val", val, sd.side), strict=True
+    )
+    stage = PointsStage(sd, detector, [{"image": in_range(x), "points": p.float()} for x, p in shown])
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return detector.save(a.out / "detector")

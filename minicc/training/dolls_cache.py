@@ -22,6 +22,7 @@ from minicc.data.dolls.wardrobe import CLASSES, PATTERNED, SLOTS
 from minicc.data.masks import clothes_in
 from minicc.data.tensors import on_white
 from minicc.errors import Error
+from minicc.outfit.garment import placed
 from minicc.training.cache import digest_of, kept
 
 Row = dict[str, np.ndarray | str]
@@ -69,6 +70,15 @@ def draw_where(folder: Path, split: str, seeds: range, size: int = 128) -> Tenso
     parts of the side, NaN where it shows none of it.
     """
     return kept_dolls(folder / f"where-{split}-{named(seeds)}-{size}.safetensors", where, split, seeds, size)["where"]
+
+
+def draw_points(folder: Path, split: str, seeds: range, size: int = 128) -> Tensor:
+    """Which point of its garment's picture, as `placed` lays it, each pixel of the same dolls shows: (N, H, W, 2)
+    float16, (x, y) in parts of the side, NaN where it shows none.
+    """
+    return kept_dolls(folder / f"points-{split}-{named(seeds)}-{size}.safetensors", points, split, seeds, size)[
+        "points"
+    ]
 
 
 def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, seeds: range, size: int) -> dict[str, Tensor]:
@@ -161,6 +171,17 @@ def where(job: Job) -> Row:
     doll = dolls.draw(seed, size=size, split=split)
     points = doll.correspondence(chosen_slot(doll)[1])[CELL // 2 :: CELL, CELL // 2 :: CELL]
     return {"where": (points / size).astype(np.float16)}
+
+
+def points(job: Job) -> Row:
+    """The garments' points that all pixels show."""
+    split, seed, size = job
+    doll = dolls.draw(seed, size=size, split=split)
+    shown = np.full((size, size, 2), np.nan, np.float16)
+    for slot in (slot for slot in doll.slots if slot in (*PATTERNED, "shoes")):
+        worn = doll.index == CLASSES[slot]
+        shown[worn] = placed(doll.flat(slot), size).moved(doll.correspondence(slot))[worn]
+    return {"points": shown}
 
 
 def chosen_slot(doll: dolls.Doll) -> tuple[np.random.Generator, str]:

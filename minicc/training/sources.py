@@ -11,14 +11,26 @@ from torch.utils.data import Dataset
 
 from minicc.data.folder import PictureFolder
 from minicc.models.tokenizer import fitting, tokenize
+from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion
+from minicc.training.cache import digest_of, kept
 from minicc.training.checkpoint import writing
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.detector_stage import Parts
-from minicc.training.dolls_cache import draw_dolls, draw_others, draw_where, draw_worn, lone_garments, named, texts
+from minicc.training.dolls_cache import (
+    draw_dolls,
+    draw_others,
+    draw_points,
+    draw_where,
+    draw_worn,
+    lone_garments,
+    named,
+    texts,
+)
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.folders import FolderPictures, WornFolder, WornPictures
 from minicc.training.phase2_stage import Worn
+from minicc.training.points_stage import Shown, maps_and_points
 
 Folder = TypeVar("Folder", bound=PictureFolder)
 
@@ -143,6 +155,15 @@ def phase2_folder(a: Namespace, sd: StableDiffusion, folder: Path) -> WornFolder
     """The user's own characters in second outfits, and the garments that these show."""
     pictures = reported(a, folder, WornPictures(folder, a.size or sd.side))
     return WornFolder(pictures, *encoded(a, sd, pictures, folder, "-worn"), a.seed)
+
+
+def points_dolls(a: Namespace, sd: StableDiffusion, detector: ClothingDetector, split: str, seeds: range) -> Shown:
+    """What the detector's features say at some pixels of dolls, and which points of their garments these show."""
+    images, points = draw_dolls(a.cache, split, seeds, sd.side)["image"], draw_points(a.cache, split, seeds, sd.side)
+    models = (sd.unet, sd.vae, sd.text_encoder, detector.mean, detector.deviation)
+    digest = digest_of(*models, images, points, a.seed, detector.t)
+    path = a.cache / f"maps-{split}-{named(seeds)}.safetensors"
+    return Shown(kept(path, digest, lambda: maps_and_points(sd, detector, images, points, a.seed)))
 
 
 def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> Parts:
