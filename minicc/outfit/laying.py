@@ -5,8 +5,8 @@ each dot in its place. The finished drawing shows where every point of the garme
 (`Clothes.points`). So the garment's picture is warped there, as virtual try-on did before diffusion (Wang et al. 2018,
 CP-VTON, arXiv 1807.07688), and goes through the VAE with the rest, which makes one drawing of both.
 
-Only what is sure is laid: the drawing stays where the detector doubts a point, at outlines, and wherever the colours
-around a pixel would become quite other ones.
+Only what is sure is laid: the drawing stays where the detector doubts a point, at outlines, wherever the colours around
+a pixel would become quite other ones, and altogether in a picture unlike those that the detector has learned.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from minicc.models.attention_maps import attended
 from minicc.models.blocks import KeysValues, Recording, keys_values
 from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector, same_noise
+from minicc.outfit.detect import unfamiliar
 from minicc.outfit.editing import DISK
 from minicc.outfit.garment import Placed
 from minicc.outfit.narrow import Narrowing
@@ -75,7 +76,7 @@ class Laying:
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)
         region = now.layer(*kinds) & ready.declared
-        if len(kinds) != 1 or now.points is None or not region.any():
+        if len(kinds) != 1 or now.points is None or not region.any() or unfamiliar(now):
             return drawn[None]
         x, y, doubt = now.points
         if self.mirrored(ready, x, region, looked, share):

@@ -284,6 +284,8 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
     if a.detector:
         detector = ClothingDetector.load(a.detector)
         detector.heads.requires_grad_(True)
+        if a.data or a.vae or a.sd not in (None, "tiny"):
+            detector.points = None  # learned on dolls, as other models see them: nobody knows what it tells here
     else:
         images = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
         maps, _ = in_places(looking(sd), images, config.seed, "nearest")  # as they are, not as enlarged

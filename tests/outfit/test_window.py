@@ -175,7 +175,8 @@ def mask_of(side: int) -> np.ndarray:
 def test_around_a_small_figure_a_detector_finds_nothing(sd, monkeypatch):
     monkeypatch.setattr(StableDiffusion, "knows_one_size", True)
     certain = torch.eye(len(CLASSES))[CLASSES.index("top")].view(1, -1, 1, 1)
-    monkeypatch.setattr(ClothingDetector, "probabilities", lambda self, look, x: certain.expand(-1, -1, *x.shape[-2:]))
+    all_top = lambda self, maps: certain.expand(-1, -1, *maps[0].shape[-2:])  # noqa: E731
+    monkeypatch.setattr(ClothingDetector, "classes_in", all_top)
     found = ClothingDetector([4]).find(sd, on_ground((600, 300), (200, 100, 260, 180)))
     top = found.index == CLASSES.index("top")
     assert neighbourhood(top, 0) == (195, 95, 265, 185)

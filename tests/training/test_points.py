@@ -15,6 +15,7 @@ from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.outfit.clothing import LOG_DOUBT, ClothingDetector
 from minicc.outfit.garment import placed
+from minicc.pipeline import SHIPPED
 from minicc.training.dolls_cache import draw_dolls, draw_points
 from minicc.training.points_stage import PLACES, PointsStage, maps_and_points
 
@@ -51,6 +52,30 @@ def test_the_head_for_points_learns_and_the_detectors_others_stay(cache, tmp_pat
     assert found.points.shape == (3, 128, 128)
     assert (found.points[2] > 0).all()
     assert ClothingDetector.load("tiny").find(sd, dolls.draw(0).image).index.tobytes() == found.index.tobytes()
+
+
+def test_a_detector_taught_other_pictures_or_models_tells_no_points(cache, tmp_path):
+    options = [
+        "--dolls",
+        "2",
+        "--cache",
+        str(cache),
+        "--steps",
+        "1",
+        "--batch",
+        "1",
+        "--warmup",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert main(["train", "points", "--out", str(tmp_path / "points"), *options]) == 0
+    told = ["--detector", str(tmp_path / "points" / "detector")]
+    assert main(["train", "detector", "--out", str(tmp_path / "same"), *told, *options]) == 0
+    assert ClothingDetector.load(tmp_path / "same" / "detector").points is not None
+    vae = str(SHIPPED / "tiny" / "vae")
+    assert main(["train", "detector", "--out", str(tmp_path / "other"), *told, "--vae", vae, *options]) == 0
+    assert ClothingDetector.load(tmp_path / "other" / "detector").points is None
 
 
 def test_each_pixels_point_is_that_of_its_own_garment(cache):
