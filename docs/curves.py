@@ -17,6 +17,7 @@ HERE = Path(__file__).parent
 RUNS = {
     "vae-i": "VAE", "base-k": "U-Net and text encoder", "reader-g": "attribute reader",
     "phase1-l": "phase 1", "phase2-o": "phase 2", "detector-l": "detector",
+    "points": "the detector's points",
 }  # fmt: skip
 WIDTH, EVERY = 50, 25
 
@@ -45,8 +46,9 @@ def main() -> None:
             csv.writer(file, lineterminator="\n").writerows([("run", "what", "step", "value"), *gathered])
         with table.open() as file:
             rows = list(csv.DictReader(file))
-    fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), layout="constrained")
-    for ax, (run, title) in zip(axes.flat, RUNS.items(), strict=True):
+    fig, axes = plt.subplots(2, 4, figsize=(12, 4.6), layout="constrained")
+    axes[-1, -1].set_axis_off()
+    for ax, (run, title) in zip(axes.flat[:-1], RUNS.items(), strict=True):
         for what, style in (("loss", "-"), ("valid", "o-")):
             points = [(int(r["step"]), float(r["value"])) for r in rows if (r["run"], r["what"]) == (run, what)]
             ax.plot(*zip(*points, strict=True), style, ms=4, lw=1.2, label="training" if what == "loss" else "held out")

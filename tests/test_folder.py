@@ -8,10 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from minicc.data.dolls import draw
 from minicc.data.files import SUFFIXES
-from minicc.data.folder import PictureFolder, covering, read_folder, square
+from minicc.data.folder import PictureFolder, covering, framed, read_folder, square
+from minicc.data.ground import plain_ground
 from minicc.data.pictures import FORMATS, open_mask
 from minicc.data.samples import clothes, image_of, index_of
+from minicc.data.tensors import on_white
 from minicc.errors import PictureError
 from minicc.outfit.compose import grow
 
@@ -548,7 +551,7 @@ def test_a_drawing_on_a_plain_ground_is_padded_with_the_ground():
     drawing.paste("#ff0000", (3, 5, 7, 25))
     layer = np.zeros((30, 10), bool)
     layer[5:25, 3:7] = True
-    image, mask = square(drawing, layer)
+    image, mask = square(drawing, layer, plain_ground(drawing))
     assert image.size == (30, 30)
     assert mask.sum() == layer.sum()
     assert np.array_equal(np.asarray(image)[mask], np.asarray(drawing)[layer])
@@ -562,7 +565,7 @@ def test_a_photograph_is_cropped_about_the_clothes(tall: bool, first: int):
     layer[first : first + 5, 4:9] = True
     if not tall:
         picture, layer = picture.transpose(Image.Transpose.TRANSPOSE), layer.T
-    image, mask = square(picture, layer)
+    image, mask = square(picture, layer, None)
     assert image.size == (20, 20)
     assert mask.sum() == layer.sum()
     assert np.array_equal(np.asarray(image)[mask], np.asarray(picture)[layer])
@@ -571,10 +574,36 @@ def test_a_photograph_is_cropped_about_the_clothes(tall: bool, first: int):
 def test_a_photograph_whose_clothes_are_longer_than_a_square_keeps_them_all():
     picture, layer = photo(60, 20), np.zeros((60, 20), bool)
     layer[10:50, 4:9] = True
-    image, mask = square(picture, layer)
+    image, mask = square(picture, layer, None)
     assert image.size == (60, 60)
     assert mask.sum() == layer.sum()
     assert np.array_equal(np.asarray(image)[:, 20:40], np.asarray(picture))
+
+
+def test_a_figure_before_a_plain_ground_fills_what_is_learned_from_and_its_layer_goes_with_it():
+    sheet = Image.new("RGBA", (200, 300), (0, 0, 0, 0))
+    sheet.paste("#336699", (60, 40, 100, 120))
+    layer = np.zeros((300, 200), np.uint8)
+    layer[60:80, 60:100] = 2
+    image, levels = framed(sheet, layer, 128)
+    assert image.size == (84, 84)  # 80 high, and 2 of ground above and below
+    assert (levels == 2).sum() == (layer == 2).sum()
+    assert (np.asarray(image)[levels == 2] == (0x33, 0x66, 0x99)).all()
+    assert (np.asarray(image)[:2] == 255).all()
+
+
+def test_a_picture_of_the_size_that_is_learned_and_one_before_a_busy_ground_stay_whole():
+    doll, layer = draw(3, size=64), np.zeros((64, 64), np.uint8)
+    assert np.array_equal(np.asarray(framed(doll.image, layer, 64)[0]), np.asarray(on_white(doll.image)))
+    assert np.array_equal(np.asarray(framed(photo(60, 60), layer[:60, :60], 64)[0]), np.asarray(photo(60, 60)))
+
+
+def test_a_figure_that_the_pictures_edge_cuts_off_keeps_its_ground():
+    bust = Image.new("RGB", (100, 120), "#ffeecc")
+    bust.paste("#336699", (20, 30, 80, 120))
+    image, _ = framed(bust, np.zeros((120, 100), np.uint8), 64)
+    assert image.size == (92, 92)
+    assert (np.asarray(image)[:, 0] == (0xFF, 0xEE, 0xCC)).all()
 
 
 def test_no_clothes_peep_out_beside_the_mask_after_scaling_down():
@@ -644,7 +673,8 @@ def test_layers_are_recognised_past_a_character_of_one_layer_and_strange_names_a
 def test_a_strip_is_made_smaller_before_it_is_made_a_square():
     layer = np.zeros((6000, 20), bool)
     layer[3000:] = True
-    image, square_layer = square(Image.new("RGB", (20, 6000), "white"), layer)
+    white = np.full(3, 255, np.uint8)
+    image, square_layer = square(Image.new("RGB", (20, 6000), "white"), layer, white)
     assert image.size == (4096, 4096)
     assert 0 < square_layer.sum() < 20 * 4096
     assert not square_layer[:2000].any()

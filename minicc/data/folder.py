@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from minicc.data.files import pictures_below
-from minicc.data.ground import plain_ground
+from minicc.data.ground import SHARE, figure_box, plain_ground
 from minicc.data.layouts import READERS, recognise
 from minicc.data.metadata import note_unread
 from minicc.data.report import MISSING, Report, checked
@@ -107,7 +107,7 @@ class PictureFolder(Dataset):
         picture = image_of(sample)
         layer = clothes(index_of(sample, picture.size))
         levels = layer.astype(np.uint8) + either_outfit(sample, layer)  # 2: worn here, 1: in the other outfit
-        drawing, levels = square(on_white(picture), levels)
+        drawing, levels = framed(picture, levels, self.size)
         return {
             "image": to_tensor(scaled(drawing, self.size))[0],
             "mask": mask_tensor(covering(levels == 2, self.size))[0],
@@ -133,7 +133,20 @@ def either_outfit(sample: Sample, layer: np.ndarray) -> np.ndarray:
         return layer
 
 
-def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+def framed(picture: Image.Image, layer: np.ndarray, side: int) -> tuple[Image.Image, np.ndarray]:
+    """The picture on white and its layer, (H, W), as squares that show what a model is shown later: the figure, where
+    its ground is plain or transparent (`figure_box`). A picture of side × side is taken as it is.
+    """
+    image = on_white(picture)
+    box = figure_box(picture, layer > 0) if picture.size != (side, side) else None
+    if box is None:
+        return square(image, layer, plain_ground(image))
+    left, top, right, bottom = box
+    ground = plain_ground(image, share=SHARE)  # as it was seen there
+    return square(image.crop(box), layer[top:bottom, left:right], ground)
+
+
+def square(image: Image.Image, layer: np.ndarray, ground: np.ndarray | None) -> tuple[Image.Image, np.ndarray]:
     """The picture and its layer as squares: a drawing on a plain ground is padded with it, a photograph cropped.
 
     The crop is about the clothes; where they are longer than the shorter side, the edge is repeated instead.
@@ -142,7 +155,7 @@ def square(image: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarr
         return image, layer
     image, layer = within(WIDEST, image, layer)
     width, height = image.size
-    ground, pixels = plain_ground(image), np.asarray(image)
+    pixels = np.asarray(image)
     if ground is None and (start := crop_start(layer, width, height)) is not None:
         side, axis = min(width, height), int(width > height)
         cut = (slice(None),) * axis + (slice(start, start + side),)

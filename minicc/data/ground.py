@@ -4,10 +4,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import label
 
+from minicc.data.masks import Box, bounds
 from minicc.data.tensors import on_white
 
 SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt may be cut off by it
 OPAQUE = 128  # alpha from which on a pixel is shown
+MARGIN = 40  # a figure's longer side is so many times the ground that is left beside it
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of what is shown is at least
 
 
@@ -36,6 +38,21 @@ def foreground(image: Image.Image) -> np.ndarray | None:
     like_ground = abs(np.asarray(picture).astype(np.int16) - ground.astype(np.int16)).max(-1) <= TOLERANCE
     white = ground.min() >= 255 - TOLERANCE
     return ~(reaching_border(like_ground) if white else like_ground)
+
+
+def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | None:
+    """Where a figure stands on a plain or transparent ground, with a margin like paper dolls; None: a busy ground,
+    or nothing on it.
+
+    marked: (H, W) bool, what shall be in the box as well.
+    """
+    shown = foreground(image)
+    if shown is None or not shown.any():
+        return None
+    left, top, right, bottom = bounds(shown if marked is None else shown | marked)
+    margin = max(1, max(right - left, bottom - top) // MARGIN)
+    right, bottom = min(image.width, right + margin), min(image.height, bottom + margin)
+    return max(0, left - margin), max(0, top - margin), right, bottom
 
 
 def reaching_border(mask: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from minicc.errors import PictureError
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
+
 Mask = TypeVar("Mask", np.ndarray, Tensor)
 Painter = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # (H, W) bool, draws → (H, W) bool
 
@@ -123,8 +125,8 @@ def part(layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return painter(piece, rng)
 
 
-def bounds(layer: np.ndarray) -> tuple[int, int, int, int]:
-    """left, top, right, bottom of what is True; right and bottom not included."""
+def bounds(layer: np.ndarray) -> Box:
+    """The box around what is True."""
     rows, columns = np.flatnonzero(layer.any(1)), np.flatnonzero(layer.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 

@@ -65,11 +65,12 @@ def variants(
     """Redress a character several times, one result a seed, all in one batch; each seed's result is its own.
 
     control: None leaves the filling to the locked model alone. character: any size, RGB or RGBA (other modes are
-    converted). mask: white over what shall change, same size. prompt: the new attire. steps: of DDIM.
-    guidance: classifier-free guidance on the text, 1 is none [the model's usual]; negative: what to move away from.
-    strength: of the ControlNet. eta: η of DDIM, 0 adds no noise on the way. feather: grow the mask by so many pixels. max_side: pictures with a longer side are worked on in the mask's
-    neighbourhood [1.5 times the model's side; a small model sees the whole picture, scaled: `figure_window`]. Raises
-    PictureError for a mask that does not fit or is empty.
+    converted). mask: white over what shall change, same size. prompt: the new attire. steps: of DDIM. guidance:
+    classifier-free guidance on the text, 1 is none [the model's usual]; negative: what to move away from. strength:
+    of the ControlNet. eta: η of DDIM, 0 adds no noise on the way. feather: grow the mask by so many pixels.
+    max_side: pictures with a longer side are worked on in the mask's neighbourhood [1.5 times the model's side; a
+    small model sees the whole picture, scaled: `figure_window`]. Raises PictureError for a mask that does not fit
+    or is empty.
     """
     warn_of_phase(control, 1)
     ready = prepare(sd, character, mask, feather, max_side)

@@ -8,14 +8,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.ground import foreground
-from minicc.data.masks import bounds
+from minicc.data.ground import figure_box
+from minicc.data.masks import Box, bounds
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.outfit.compose import paste
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom; right and bottom not included, as in PIL
-SMALL = 1 / 3  # a figure of at most this part of the picture's longer side is small
 
 
 @dataclass(frozen=True)
@@ -104,18 +101,14 @@ def whole(size: tuple[int, int], side: int, stride: int) -> Window:
 
 
 def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None) -> Window:
-    """Where a model works that has learned whole figures of one size: the whole picture, scaled to the side.
+    """Where a model works that has learned whole figures of one size: what it is shown is as large as what it knows.
 
-    Its longer side becomes `side` and the shorter is padded, alike on both sides: the figure is then about as large as
-    those that the model knows. Only where a figure is small, before a plain or transparent ground, the ground around it
-    and the mask is left out.
+    On a plain or transparent ground that is the figure, and the mask, before another one the whole picture. Its longer
+    side becomes `side`; the shorter is padded, alike on both sides. A picture of that size is taken as it is.
     """
     box: Box = (0, 0, *image.size)
-    shown = None if image.size == (side, side) else foreground(image)
-    if shown is not None:
-        shown = shown if mask is None else shown | mask
-        if shown.any() and max(extent(shown)) <= SMALL * max(image.size):
-            box = neighbourhood(shown, margin=max(extent(shown)) // 16)
+    if image.size != (side, side):
+        box = figure_box(image, mask) or box
     size = scaled(box, side / max(box[2] - box[0], box[3] - box[1]))
     return Window(box, size, (side, side), ((side - size[0]) // 2, (side - size[1]) // 2))
 

@@ -13,7 +13,7 @@ from minicc.data.tensors import to_image, to_tensor
 from minicc.outfit import phase1
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.compose import blank, seamless
-from minicc.outfit.window import Window, figure_window, neighbourhood, whole, window
+from minicc.outfit.window import Window, extent, figure_window, neighbourhood, whole, window
 from minicc.pipeline import StableDiffusion
 from minicc.small import small_stable_diffusion
 from tests.outfit.test_compose import picture, square
@@ -87,12 +87,13 @@ def test_a_picture_of_the_models_own_size_is_seen_as_it_is():
 def test_a_tall_picture_stands_in_the_middle_of_a_square():
     tall = on_ground((100, 400), (10, 20, 90, 390))
     place = figure_window(tall, 128)
-    assert (place.box, place.size, place.padded, place.corner) == ((0, 0, 100, 400), (32, 128), (128, 128), (48, 0))
+    assert (place.box, place.size, place.padded, place.corner) == ((1, 11, 99, 399), (32, 128), (128, 128), (48, 0))
     taken = place.take(tall)
     assert torch.equal(taken[..., :48], taken[..., 48:49].expand(-1, -1, -1, 48))
     back = place.spread(taken, tall.size)
     assert back.shape == (3, 400, 100)
-    assert (back.mean((1, 2)) - to_tensor(tall)[0].mean((1, 2))).abs().max() < 0.02
+    assert (back - to_tensor(tall)[0])[:, 11:399, 1:99].mean((1, 2)).abs().max() < 0.02
+    assert (back[:, :11] == 0).all()
 
 
 def test_beside_a_masked_edge_the_padding_is_masked_too():
@@ -124,8 +125,8 @@ def test_a_seam_that_is_closed_stays_closed_when_the_window_is_enlarged():
 def test_a_small_figure_is_seen_without_the_ground_around_it():
     sheet = on_ground((600, 300), (200, 100, 260, 180))
     place = figure_window(sheet, 128, square((600, 300), (210, 110, 220, 120)))
-    assert place.box == (195, 95, 265, 185)
-    assert place.size == (100, 128)
+    assert place.box == (198, 98, 262, 182)
+    assert place.size == (98, 128)
     assert place.shrinks is False
 
 
@@ -133,12 +134,27 @@ def test_white_clothes_on_nothing_belong_to_the_figure():
     sheet = Image.new("RGBA", (600, 600), (0, 0, 0, 0))
     sheet.paste("white", (200, 200, 320, 360))
     sheet.paste("brown", (240, 200, 260, 220))
-    assert figure_window(sheet, 128).box == (190, 190, 330, 370)
+    assert figure_window(sheet, 128).box == (196, 196, 324, 364)
 
 
-@pytest.mark.parametrize("sheet", [picture((600, 300)), on_ground((600, 300), (100, 50, 350, 280))])
-def test_before_a_busy_ground_or_where_the_figure_is_large_the_whole_picture_is_seen(sheet):
-    assert figure_window(sheet, 128, square((600, 300), (210, 110, 220, 120))).box == (0, 0, 600, 300)
+def test_before_a_busy_ground_the_whole_picture_is_seen():
+    assert figure_window(picture((600, 300)), 128, square((600, 300), (210, 110, 220, 120))).box == (0, 0, 600, 300)
+
+
+def test_a_figure_is_shown_as_large_as_dolls_are_whatever_surrounds_it():
+    doll = dolls.draw(5, background="none").image
+    for sheet, at in (((128, 128), (0, 0)), ((200, 180), (50, 20)), ((500, 700), (300, 11))):
+        wide = Image.new("RGBA", sheet, (0, 0, 0, 0))
+        wide.paste(doll, at)
+        shown = (figure_window(wide, 128).take(wide) < 0.95).any(1)[0].numpy()
+        width, height = extent(shown)
+        assert 119 <= max(width, height) <= 128
+
+
+def test_what_a_mask_adds_to_a_figure_is_in_the_window():
+    sheet = on_ground((600, 300), (100, 50, 350, 280))
+    assert figure_window(sheet, 128).box == (94, 44, 356, 286)
+    assert figure_window(sheet, 128, square((600, 300), (20, 110, 120, 120))).box == (12, 42, 358, 288)
 
 
 def test_a_small_picture_is_enlarged_and_an_empty_one_is_no_trouble():
@@ -179,8 +195,8 @@ def test_around_a_small_figure_a_detector_finds_nothing(sd, monkeypatch):
     monkeypatch.setattr(ClothingDetector, "classes_in", all_top)
     found = ClothingDetector([4]).find(sd, on_ground((600, 300), (200, 100, 260, 180)))
     top = found.index == CLASSES.index("top")
-    assert neighbourhood(top, 0) == (195, 95, 265, 185)
-    assert top.sum() == 70 * 90
+    assert neighbourhood(top, 0) == (198, 98, 262, 182)
+    assert top.sum() == 64 * 84
     assert found.uncertainty.max() == 0
 
 
