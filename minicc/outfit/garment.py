@@ -29,6 +29,9 @@ class Placed:
     box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
+    whole: bool = (
+        True  # False: an edge of the given picture cuts it off, so that it lies otherwise than all of it would
+    )
 
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""
@@ -65,7 +68,13 @@ def placed(garment: Image.Image, side: int) -> Placed:
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     if not np.asarray(where).any():
         raise PictureError("nothing but specks of the garment is opaque: make it opaque")
-    return Placed(sheet, np.asarray(where), box, corner, scale)
+    return Placed(sheet, np.asarray(where), box, corner, scale, whole(shown))
+
+
+def whole(shown: np.ndarray) -> bool:
+    """Whether no edge of the picture cuts off what is shown, (H, W) bool: it touches none, or all of them, trimmed."""
+    touched = [edge.any() for edge in (shown[0], shown[-1], shown[:, 0], shown[:, -1])]
+    return all(touched) or not any(touched)
 
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:

@@ -6,7 +6,8 @@ each dot in its place. The finished drawing shows where every point of the garme
 CP-VTON, arXiv 1807.07688), and goes through the VAE with the rest, which makes one drawing of both.
 
 Only what is sure is laid: the drawing stays where the detector doubts a point, at outlines, wherever the colours around
-a pixel would become quite other ones, and altogether in a picture unlike those that the detector has learned.
+a pixel would become quite other ones, and altogether in a picture unlike those that the detector has learned, or where
+the garment's own picture cuts it off: points are those of whole garments, laid as large as fits.
 """
 
 from collections.abc import Sequence
@@ -73,10 +74,12 @@ class Laying:
         self, ready: Ready, garment: Placed, kinds: Sequence[str], drawn: Tensor, looked: Tensor, share: Tensor
     ) -> Tensor:
         """One window, (1, 3, h, w)."""
+        if len(kinds) != 1 or not garment.whole:
+            return drawn[None]
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)
         region = now.layer(*kinds) & ready.declared
-        if len(kinds) != 1 or now.points is None or not region.any() or unfamiliar(now):
+        if now.points is None or not region.any() or unfamiliar(now):
             return drawn[None]
         x, y, doubt = now.points
         if self.mirrored(ready, x, region, looked, share):

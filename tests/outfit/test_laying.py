@@ -32,6 +32,13 @@ def striped() -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def on_nothing() -> Image.Image:
+    """The same on a transparent ground."""
+    sheet = striped().convert("RGBA")
+    sheet.putalpha(Image.fromarray(np.uint8(255 * (np.asarray(striped())[..., 1] < 255))))
+    return sheet
+
+
 def drawing() -> tuple[np.ndarray, np.ndarray]:
     """What was drawn: the mean of these colours where the garment is worn, and where that is."""
     region = np.zeros((SIDE, SIDE), bool)
@@ -83,6 +90,16 @@ def test_a_larger_picture_of_the_same_is_treated_alike():
     assert (changed[1][::2, ::2] == changed[0]).mean() > 0.97
     unscaled = worn(twice[0], placed(striped(), SIDE), points, twice[1], twice[2])
     assert not (unscaled != twice[0])[:, 72:88].any()  # there 0.38 pixels are 0.77
+
+
+def test_a_garment_is_whole_if_it_touches_no_edge_of_its_picture_or_was_trimmed_to_all():
+    sheet = on_nothing()
+    assert placed(sheet, SIDE).whole
+    trimmed = sheet.crop((4, 4, 60, 60))
+    trimmed.putpixel((0, 0), (0, 0, 0, 0))  # or nothing would be transparent
+    assert placed(trimmed, SIDE).whole
+    for box in ((20, 0, SIDE, SIDE), (0, 0, 40, SIDE), (0, 0, SIDE, 40), (0, 30, SIDE, SIDE)):
+        assert not placed(sheet.crop(box), SIDE).whole
 
 
 def test_white_around_a_garment_never_comes_into_its_colours():
@@ -158,8 +175,9 @@ def test_a_batch_is_laid_and_what_lies_outside_the_mask_is_the_characters(sd, co
     assert torch.equal(laid[0][:, ~torch.from_numpy(MIDDLE)], lay.ready[0].image[0][:, ~torch.from_numpy(MIDDLE)])
     rows = laid[0, 0, 24:40, 32]
     assert rows.max() - rows.min() > 0.4  # stripes
-    plain = Laying(**{**vars(lay), "kinds": [["top", "bottom"]]})
-    assert torch.equal(plain(drawn, z), drawn)  # an outfit in one picture is not
+    cut = on_nothing().crop((20, 0, SIDE, SIDE))
+    for other in ({"kinds": [["top", "bottom"]]}, {"garments": [placed(cut, sd.side)]}):  # an outfit; cut off
+        assert torch.equal(Laying(**{**vars(lay), **other})(drawn, z), drawn)
 
 
 def test_phase_2_lays_one_garment_and_asks_nobody_who_does_not_know(sd, control):
