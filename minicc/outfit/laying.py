@@ -58,7 +58,7 @@ class Laying:
         looked, share = self.attention(z)
         masked = self.narrow.ready if self.narrow else self.ready
         rows = zip(masked, self.garments, self.kinds, drawn, looked, share, strict=True)
-        return torch.cat([self.laid(*row) for row in rows]).to(drawn)
+        return torch.cat([self.laid(*row).to(drawn) for row in rows])
 
     @torch.no_grad()
     def attention(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +74,7 @@ class Laying:
         self, ready: Ready, garment: Placed, kinds: Sequence[str], drawn: Tensor, looked: Tensor, share: Tensor
     ) -> Tensor:
         """One window, (1, 3, h, w)."""
-        if len(kinds) != 1 or not garment.whole:
+        if len(kinds) != 1 or not garment.whole or min(ready.character.size) < 2:
             return drawn[None]
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)

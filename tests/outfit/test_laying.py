@@ -193,6 +193,20 @@ def test_phase_2_lays_one_garment_and_asks_nobody_who_does_not_know(sd, control)
     assert outfit.tobytes() == alone.tobytes()
 
 
+@pytest.mark.parametrize("size", [(1, 40), (40, 1)])
+def test_a_picture_one_pixel_wide_has_no_room_for_a_pattern(sd, control, size):
+    class Top(Knows):
+        def find(self, sd: object, image: Image.Image) -> Clothes:
+            p = np.zeros((len(CLASSES), image.height, image.width), np.float32)
+            p[TOP] = 1
+            return Clothes(p, p[0] * 0, np.full((3, image.height, image.width), 0.5, np.float32))
+
+    mask = np.ones(size[::-1], bool)
+    mask[-1, -1] = False
+    result = phase2.generate(sd, control, picture(size, "RGB"), striped(), mask=mask, detector=Top(HALF), steps=1)
+    assert result.image.size == size
+
+
 def test_attention_that_is_even_looks_at_the_middle(sd, control):
     ready = prepare(sd, picture((SIDE, SIDE), "RGB"), MIDDLE)
     seen = looked_at(sd, control, torch.zeros(1, 3, sd.side, sd.side), ready.hint)
