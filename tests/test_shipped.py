@@ -356,17 +356,19 @@ def test_phase_2_wears_the_garment_that_it_is_shown(sd):
 
 
 def test_the_garments_own_pixels_bring_patterns_nearer_to_the_truth(sd):
-    """Under true masks, 15 steps, held-out garments with a pattern: laid, and as they are drawn."""
+    """Under true masks, 15 steps, held-out garments with a pattern: laid, and as they are drawn. The dolls are those on
+    which it was chosen what is sure: SSIM 0.85 and 0.96, ΔE 8.1 and 4.6. Where a length is drawn wrong it may be worse.
+    """
     control, detector = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), minicc.ClothingDetector.load("tiny")
-    asked = [one for one in wears(16, 0) if one.after.worn(one.slot).pattern not in ("plain", "gradient")][:8]
+    asked = [one for one in wears(16, 5) if one.after.worn(one.slot).pattern not in ("plain", "gradient")][:8]
     masks = [one.mask for one in asked]
     drawn, laid = (
         dressed(sd, control, asked, masks, "dressing", steps=15, guidance=2.0, detector=who) for who in (None, detector)
     )
     goal = [phase2.reconstruction(sd, one) for one in asked]
     before, after = (phase2.figures(made, asked, masks, goal, load_reader()) for made in (drawn, laid))
-    assert after["ssim"] > before["ssim"] + 0.03
-    assert after["delta_e"] < 0.9 * before["delta_e"]
+    assert after["ssim"] > before["ssim"] + 0.05
+    assert after["delta_e"] < 0.75 * before["delta_e"]
     assert after["pattern"] >= before["pattern"]
     assert after["outside_max"] == 0
 
