@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import label
 
-from minicc.data.masks import Box, bounds
+from minicc.data.masks import Box, extent, neighbourhood
 from minicc.data.tensors import on_white
 
 SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt may be cut off by it
@@ -49,10 +49,8 @@ def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | No
     shown = foreground(image)
     if shown is None or not shown.any():
         return None
-    left, top, right, bottom = bounds(shown if marked is None else shown | marked)
-    margin = max(1, max(right - left, bottom - top) // MARGIN)
-    right, bottom = min(image.width, right + margin), min(image.height, bottom + margin)
-    return max(0, left - margin), max(0, top - margin), right, bottom
+    shown = shown if marked is None else shown | marked
+    return neighbourhood(shown, margin=max(1, max(extent(shown)) // MARGIN))
 
 
 def reaching_border(mask: np.ndarray) -> np.ndarray:

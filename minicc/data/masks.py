@@ -131,6 +131,18 @@ def bounds(layer: np.ndarray) -> Box:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def extent(mask: np.ndarray) -> tuple[int, int]:
+    """(width, height) of the box around what is masked."""
+    left, top, right, bottom = bounds(mask)
+    return right - left, bottom - top
+
+
+def neighbourhood(mask: np.ndarray, margin: int) -> Box:
+    """The mask's bounding box with a margin, inside the picture."""
+    (left, top, right, bottom), (height, width) = bounds(mask), mask.shape
+    return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)
+
+
 def blank(layer: np.ndarray) -> Image.Image:
     return Image.new("L", layer.shape[::-1])
 

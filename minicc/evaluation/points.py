@@ -23,8 +23,10 @@ def points_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence
     sure_within_one: of those. box: the error if the garment's box in the doll's picture were stretched to its box
     in its own. Empty for a detector that has not learned points.
     """
+    if detector.points is None:
+        return {}
     rows = []
-    for doll in tqdm(dolls if detector.points else [], desc="reading points"):
+    for doll in tqdm(dolls, desc="reading points"):
         found = detector.find(sd, doll.image).points
         assert found is not None
         told, doubt = np.moveaxis(found[:2], 0, -1), found[2]
@@ -40,7 +42,7 @@ def points_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence
             right = off < 1
             rows.append((np.median(off), right.mean(), sure.mean(), average(right[sure]), np.median(box)))
     names = ("error", "within_one", "sure", "sure_within_one", "box")
-    return {name: average([row[i] for row in rows]) for i, name in enumerate(names)} if rows else {}
+    return {name: average([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
 def stretched(worn: np.ndarray, laid: Placed) -> np.ndarray:

@@ -29,9 +29,7 @@ class Placed:
     box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
-    whole: bool = (
-        True  # False: an edge of the given picture cuts it off, so that it lies otherwise than all of it would
-    )
+    whole: bool = True  # False: an edge of the given picture cuts it off, and it lies otherwise than all of it would
 
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""

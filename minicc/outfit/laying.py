@@ -119,7 +119,7 @@ def worn(
     before, after = (rgb2lab(around(picture, sure, AROUND * pixel) / 255) for picture in (drawn.astype(float), cloth))
     sure &= np.linalg.norm(before - after, axis=-1) < OTHER
     sure = binary_opening(sure, DISK, iterations=round(pixel))
-    share = sure * np.minimum(1, 1.3 * gaussian_filter(sure.astype(float), 0.8 * pixel))
+    share = sure * np.minimum(1, 1.3 * gaussian_filter(sure.astype(float), 0.8 * pixel))  # 1 but for a soft rim
     mixed = drawn + share[..., None] * (cloth - drawn)
     return mixed.round().clip(0, 255).astype(np.uint8)
 
@@ -130,7 +130,7 @@ def sampled(garment: Placed, points: np.ndarray) -> tuple[np.ndarray, np.ndarray
     What surrounds the garment does not come into the colours at its edge.
     """
     side, shown = garment.picture.width, garment.shown.astype(float)
-    colours = around(np.asarray(garment.picture).astype(float), garment.shown, 0.7)
+    colours = around(np.asarray(garment.picture).astype(float), garment.shown, 0.7)  # smoothed: worn, it is smaller
     where = [points[..., 1] * side - 0.5, points[..., 0] * side - 0.5]
     channels = [map_coordinates(c, where, order=1, mode="nearest") for c in colours.transpose(2, 0, 1)]
     return np.stack(channels, -1), map_coordinates(gaussian_filter(shown, 1.0), where, order=1)

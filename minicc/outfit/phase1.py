@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from minicc.data.masks import mask_picture
+from minicc.data.masks import extent, mask_picture
 from minicc.data.pictures import MAX_SIDE, has_alpha, to_rgb
 from minicc.data.tensors import to_image
 from minicc.diffusion.ddim import check_eta, ddim_sigma, ddim_step
@@ -21,7 +21,7 @@ from minicc.hinted import Hinted
 from minicc.models.controlnet import ControlNet
 from minicc.models.vocabulary import unknown_words
 from minicc.outfit.compose import blank, latent_mask, make_hint, read_mask, seamless
-from minicc.outfit.window import Window, extent, figure_window, window
+from minicc.outfit.window import Window, figure_window, window
 from minicc.pipeline import StableDiffusion
 
 
@@ -69,7 +69,7 @@ def variants(
     classifier-free guidance on the text, 1 is none [the model's usual]; negative: what to move away from. strength:
     of the ControlNet. eta: η of DDIM, 0 adds no noise on the way. feather: grow the mask by so many pixels.
     max_side: pictures with a longer side are worked on in the mask's neighbourhood [1.5 times the model's side; a
-    small model sees the whole picture, scaled: `figure_window`]. Raises PictureError for a mask that does not fit
+    small model sees the figure, scaled: `figure_window`]. Raises PictureError for a mask that does not fit
     or is empty.
     """
     warn_of_phase(control, 1)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from minicc.data.ground import figure_box
-from minicc.data.masks import Box, bounds
+from minicc.data.masks import Box, neighbourhood
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.outfit.compose import paste
@@ -111,18 +111,6 @@ def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None)
         box = figure_box(image, mask) or box
     size = scaled(box, side / max(box[2] - box[0], box[3] - box[1]))
     return Window(box, size, (side, side), ((side - size[0]) // 2, (side - size[1]) // 2))
-
-
-def extent(mask: np.ndarray) -> tuple[int, int]:
-    """(width, height) of the box around what is masked."""
-    left, top, right, bottom = bounds(mask)
-    return right - left, bottom - top
-
-
-def neighbourhood(mask: np.ndarray, margin: int) -> Box:
-    """The mask's bounding box with a margin, inside the picture."""
-    (left, top, right, bottom), (height, width) = bounds(mask), mask.shape
-    return max(0, left - margin), max(0, top - margin), min(width, right + margin), min(height, bottom + margin)
 
 
 def scaled(box: Box, scale: float) -> tuple[int, int]:

@@ -305,11 +305,9 @@ def train_points(a: Namespace, config: TrainConfig) -> Path:
         detector.points = seeded(lambda: Head(detector.channels, POINTS_WIDTH, classes=3), config.seed)
     detector.to(sd.device)
     data, held_out = (points_dolls(a, sd, detector, *of) for of in (("train", dolls_of(a)), ("val", range(SHOWN))))
-    val = range(min(6, SHOWN))
-    shown = zip(
-        draw_dolls(a.cache, "val", val, sd.side)["image"], draw_points(a.cache, "val", val, sd.side), strict=True
-    )
-    stage = PointsStage(sd, detector, [{"image": in_range(x), "points": p.float()} for x, p in shown])
+    where = (a.cache, "val", range(SHOWN), sd.side)
+    dolls = zip(draw_dolls(*where)["image"][:6], draw_points(*where)[:6], strict=True)
+    stage = PointsStage(sd, detector, [{"image": in_range(x), "points": p.float()} for x, p in dolls])
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return detector.save(a.out / "detector")

@@ -76,9 +76,8 @@ def draw_points(folder: Path, split: str, seeds: range, size: int = 128) -> Tens
     """Which point of its garment's picture, as `placed` lays it, each pixel of the same dolls shows: (N, H, W, 2)
     float16, (x, y) in parts of the side, NaN where it shows none.
     """
-    return kept_dolls(folder / f"points-{split}-{named(seeds)}-{size}.safetensors", points, split, seeds, size)[
-        "points"
-    ]
+    path = folder / f"points-{split}-{named(seeds)}-{size}.safetensors"
+    return kept_dolls(path, points, split, seeds, size)["points"]
 
 
 def kept_dolls(path: Path, make: Callable[[Job], Row], split: str, seeds: range, size: int) -> dict[str, Tensor]:

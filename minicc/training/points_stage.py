@@ -82,9 +82,9 @@ def coloured(points: Tensor, known: Tensor) -> Tensor:
 class Shown(Dataset):
     """What a detector's features say at some pixels of dressed dolls, and which points these show; kept from before."""
 
-    def __init__(self, kept: dict[str, Tensor], names: str = "doll"):
+    def __init__(self, kept: dict[str, Tensor]):
         """kept: of `maps_and_points`."""
-        self.kept, self.names = kept, names
+        self.kept = kept
 
     def __len__(self) -> int:
         return len(self.kept["maps"])
@@ -92,7 +92,7 @@ class Shown(Dataset):
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, _ = key
         maps, points = self.kept["maps"][index], self.kept["points"][index]
-        return {"maps": maps[..., None], "points": points, "name": f"{self.names} {index}"}
+        return {"maps": maps[..., None], "points": points, "name": f"doll {index}"}
 
 
 @torch.no_grad()
@@ -123,7 +123,8 @@ def maps_and_points(
 
 def mirrored(points: Tensor) -> Tensor:
     """What the mirror image of a picture shows: (H, W, 2); the garment's own picture is mirrored, too."""
-    return torch.stack([1 - points.flip(1)[..., 0], points.flip(1)[..., 1]], -1)
+    x, y = points.flip(1).unbind(-1)
+    return torch.stack([1 - x, y], -1)
 
 
 def places(points: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:

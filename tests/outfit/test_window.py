@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minicc.data import dolls
+from minicc.data.masks import extent, neighbourhood
 from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_image, to_tensor
 from minicc.outfit import phase1
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.compose import blank, seamless
-from minicc.outfit.window import Window, extent, figure_window, neighbourhood, whole, window
+from minicc.outfit.window import Window, figure_window, whole, window
 from minicc.pipeline import StableDiffusion
 from minicc.small import small_stable_diffusion
 from tests.outfit.test_compose import picture, square
