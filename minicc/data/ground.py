@@ -10,6 +10,7 @@ from minicc.data.tensors import on_white
 SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt may be cut off by it
 OPAQUE = 128  # alpha from which on a pixel is shown
 MARGIN = 40  # a figure's longer side is so many times the ground that is left beside it
+FILLS = 0.9  # of its picture's longer side: a figure so large is as large as paper dolls are, and stays as it is
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of what is shown is at least
 
 
@@ -42,7 +43,7 @@ def foreground(image: Image.Image) -> np.ndarray | None:
 
 def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | None:
     """Where a figure stands on a plain or transparent ground, with a margin like paper dolls; None: a busy ground,
-    or nothing on it.
+    nothing on it, or a figure that fills the picture already.
 
     marked: (H, W) bool, what shall be in the box as well.
     """
@@ -50,7 +51,8 @@ def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | No
     if shown is None or not shown.any():
         return None
     shown = shown if marked is None else shown | marked
-    return neighbourhood(shown, margin=max(1, max(extent(shown)) // MARGIN))
+    left, top, right, bottom = box = neighbourhood(shown, margin=max(1, max(extent(shown)) // MARGIN))
+    return box if max(right - left, bottom - top) < FILLS * max(image.size) else None
 
 
 def reaching_border(mask: np.ndarray) -> np.ndarray:

@@ -104,11 +104,9 @@ def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None)
     """Where a model works that has learned whole figures of one size: what it is shown is as large as what it knows.
 
     On a plain or transparent ground that is the figure, and the mask, before another one the whole picture. Its longer
-    side becomes `side`; the shorter is padded, alike on both sides. A picture of that size is taken as it is.
+    side becomes `side`; the shorter is padded, alike on both sides.
     """
-    box: Box = (0, 0, *image.size)
-    if image.size != (side, side):
-        box = figure_box(image, mask) or box
+    box: Box = figure_box(image, mask) or (0, 0, *image.size)
     size = scaled(box, side / max(box[2] - box[0], box[3] - box[1]))
     return Window(box, size, (side, side), ((side - size[0]) // 2, (side - size[1]) // 2))
 

@@ -78,21 +78,21 @@ def on_ground(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Im
     return sheet
 
 
-def test_a_picture_of_the_models_own_size_is_seen_as_it_is():
-    doll = dolls.draw(3, size=64).image
+def test_a_picture_that_its_figure_fills_is_seen_as_it_is():
+    doll = dolls.draw(3, size=64, background="none").image
     place = figure_window(doll, 64)
     assert torch.equal(place.take(doll), to_tensor(doll))
     assert not place.shrinks
 
 
 def test_a_tall_picture_stands_in_the_middle_of_a_square():
-    tall = on_ground((100, 400), (10, 20, 90, 390))
+    tall = on_ground((100, 450), (10, 20, 90, 390))
     place = figure_window(tall, 128)
     assert (place.box, place.size, place.padded, place.corner) == ((1, 11, 99, 399), (32, 128), (128, 128), (48, 0))
     taken = place.take(tall)
     assert torch.equal(taken[..., :48], taken[..., 48:49].expand(-1, -1, -1, 48))
     back = place.spread(taken, tall.size)
-    assert back.shape == (3, 400, 100)
+    assert back.shape == (3, 450, 100)
     assert (back - to_tensor(tall)[0])[:, 11:399, 1:99].mean((1, 2)).abs().max() < 0.02
     assert (back[:, :11] == 0).all()
 

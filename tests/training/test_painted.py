@@ -8,6 +8,7 @@ from PIL import Image
 
 from minicc.data.folder import PictureFolder
 from minicc.data.folder import square as square_of
+from minicc.data.ground import plain_ground
 from minicc.data.masks import paint
 from minicc.training.data import Painted
 from minicc.training.draws import rng
@@ -69,7 +70,7 @@ def test_a_drawing_on_a_plain_ground_is_padded_with_its_index(tmp_path):
     drawing = Image.new("RGB", (40, 20), (200, 220, 240))
     index = np.zeros((20, 40), np.uint8)
     index[5:9, 5:9] = 3
-    image, padded = square_of(drawing, index)
+    image, padded = square_of(drawing, index, plain_ground(drawing))
     assert padded.shape == (40, 40)
     assert (padded == 3).sum() == 16
     assert (np.asarray(image) == (200, 220, 240)).all()
