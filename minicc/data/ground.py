@@ -28,17 +28,38 @@ def foreground(image: Image.Image) -> np.ndarray | None:
     What is white on white, as a shirt's stripes, is shown, if it does not reach the border. Another ground's colour
     within the drawing is a hole: few clothes have just that colour.
     """
-    if "A" in image.getbands() or "transparency" in image.info:
-        alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        if alpha.min() < OPAQUE:
-            return alpha >= OPAQUE
+    alpha = transparency(image)
+    if alpha is not None:
+        return alpha >= OPAQUE
     picture = on_white(image)
     ground = plain_ground(picture, share=SHARE)
     if ground is None:
         return None
-    like_ground = abs(np.asarray(picture).astype(np.int16) - ground.astype(np.int16)).max(-1) <= TOLERANCE
+    like_ground = distance(picture, ground) <= TOLERANCE
     white = ground.min() >= 255 - TOLERANCE
     return ~(reaching_border(like_ground) if white else like_ground)
+
+
+def clearness(image: Image.Image) -> np.ndarray:
+    """(H, W), 0 to 1: how clearly a pixel is not ground; its alpha, or how far it is from a plain ground's colour."""
+    alpha, picture = transparency(image), on_white(image)
+    if alpha is not None:
+        return alpha / 255
+    ground = plain_ground(picture, share=SHARE)
+    return np.ones(picture.size[::-1]) if ground is None else distance(picture, ground) / 255
+
+
+def transparency(image: Image.Image) -> np.ndarray | None:
+    """(H, W) uint8, the alpha of a picture of which something is transparent; else None."""
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return None
+    alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    return alpha if alpha.min() < OPAQUE else None
+
+
+def distance(picture: Image.Image, colour: np.ndarray) -> np.ndarray:
+    """(H, W) int: how far each pixel of an RGB picture is from a colour (3,), in the channel where it is farthest."""
+    return abs(np.asarray(picture).astype(np.int16) - colour.astype(np.int16)).max(-1)
 
 
 def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | None:

@@ -10,7 +10,8 @@ from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.masks import bounds
 from minicc.evaluation.edits import average
 from minicc.outfit.clothing import ClothingDetector
-from minicc.outfit.garment import Placed, placed
+from minicc.outfit.extent import Extent
+from minicc.outfit.garment import placed
 from minicc.outfit.laying import DOUBT, steps_between
 from minicc.pipeline import StableDiffusion
 
@@ -31,13 +32,14 @@ def points_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence
         assert found is not None
         told, doubt = np.moveaxis(found[:2], 0, -1), found[2]
         for slot in (slot for slot in doll.slots if slot in PATTERNED):
-            laid = placed(doll.flat(slot), doll.size)
-            true = laid.moved(doll.correspondence(slot))
+            extent = placed(doll.flat(slot), doll.size).extent
+            assert extent is not None
+            true = extent.parts(doll.correspondence(slot))
             known = ~np.isnan(true).any(-1)
             if not known.any():
                 continue
             step = float(np.nanmedian(steps_between(true)))
-            off, box = (np.linalg.norm((p - true)[known], axis=-1) / step for p in (told, stretched(known, laid)))
+            off, box = (np.linalg.norm((p - true)[known], axis=-1) / step for p in (told, stretched(known, extent)))
             sure = doubt[known] < DOUBT * step
             right = off < 1
             rows.append((np.median(off), right.mean(), sure.mean(), average(right[sure]), np.median(box)))
@@ -45,12 +47,11 @@ def points_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence
     return {name: average([row[i] for row in rows]) for i, name in enumerate(names)}
 
 
-def stretched(worn: np.ndarray, laid: Placed) -> np.ndarray:
+def stretched(worn: np.ndarray, extent: Extent) -> np.ndarray:
     """The points (H, W, 2) if the box of what is worn, (H, W) bool, were stretched to that of the garment's picture."""
     height, width = worn.shape
     rows, columns = np.mgrid[0:height, 0:width] + 0.5
     left, top, right, bottom = bounds(worn)
-    x0, y0, x1, y1 = bounds(laid.shown)
-    x = x0 + (columns - left) / (right - left) * (x1 - x0)
-    y = y0 + (rows - top) / (bottom - top) * (y1 - y0)
-    return np.stack([x, y], -1) / laid.picture.width
+    x = extent.left + (columns - left) / (right - left) * (extent.right - extent.left)
+    y = extent.top + (rows - top) / (bottom - top) * (extent.bottom - extent.top)
+    return extent.parts(np.stack([x, y], -1))

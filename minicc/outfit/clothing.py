@@ -90,8 +90,8 @@ class Clothes:
 
     probabilities: np.ndarray  # (len(CLASSES), H, W) float32, the ensemble's mean
     uncertainty: np.ndarray  # (H, W) float32 in [0, 1]: the entropy of that mean over its largest value
-    # (3, H, W) float32: which point (x, y) of its garment's picture, as `placed` lays it, each pixel shows, and by how
-    # much this may be off; in parts of that picture's side. None from a detector that has not learned it.
+    # (3, H, W) float32: which point (x, y) of its garment each pixel shows, and by how much this may be off, in parts
+    # of the garment's longer side (`Extent.parts`). None from a detector that has not learned it.
     points: np.ndarray | None = None
 
     @cached_property

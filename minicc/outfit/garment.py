@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from minicc.data.ground import OPAQUE, foreground
+from minicc.data.ground import OPAQUE, clearness, foreground
 from minicc.data.masks import bounds
 from minicc.data.tensors import on_white, to_tensor
 from minicc.errors import PictureError
@@ -15,6 +15,7 @@ from minicc.models.blocks import KeysValues
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment import together
 from minicc.models.garment_ways import look
+from minicc.outfit.extent import Extent, extent_of
 from minicc.pipeline import StableDiffusion
 
 MARGIN = 0.06  # of the side, around the garment
@@ -29,11 +30,22 @@ class Placed:
     box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
-    whole: bool = True  # False: an edge of the given picture cuts it off, and it lies otherwise than all of it would
+    extent: Extent | None = None  # of all of it, in the given picture; None: that cuts it off, none knows where
 
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""
         return ((points - self.box[:2]) * self.scale + self.corner) / self.picture.width
+
+    def lying(self, parts: np.ndarray) -> np.ndarray:
+        """`Extent.parts` of all of it, (…, 2) → where they lie in `picture`, in parts of its side."""
+        assert self.extent is not None
+        return self.moved(self.extent.pixels(parts))
+
+    @property
+    def part(self) -> float:
+        """What `Extent.parts` are measured in, the longer side of all of it, in parts of the side of `picture`."""
+        assert self.extent is not None
+        return self.extent.longer * self.scale / self.picture.width
 
 
 def garment_picture(garment: Image.Image, side: int) -> Image.Image:
@@ -66,13 +78,7 @@ def placed(garment: Image.Image, side: int) -> Placed:
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     if not np.asarray(where).any():
         raise PictureError("nothing but specks of the garment is opaque: make it opaque")
-    return Placed(sheet, np.asarray(where), box, corner, scale, whole(shown))
-
-
-def whole(shown: np.ndarray) -> bool:
-    """Whether no edge of the picture cuts off what is shown, (H, W) bool: it touches none, or all of them, trimmed."""
-    touched = [edge.any() for edge in (shown[0], shown[-1], shown[:, 0], shown[:, -1])]
-    return all(touched) or not any(touched)
+    return Placed(sheet, np.asarray(where), box, corner, scale, extent_of(shown, clearness(garment)))
 
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:

@@ -6,8 +6,8 @@ each dot in its place. The finished drawing shows where every point of the garme
 CP-VTON, arXiv 1807.07688), and goes through the VAE with the rest, which makes one drawing of both.
 
 Only what is sure is laid: the drawing stays where the detector doubts a point, at outlines, wherever the colours around
-a pixel would become quite other ones, and altogether in a picture unlike those that the detector has learned, or where
-the garment's own picture cuts it off: points are those of whole garments, laid as large as fits.
+a pixel would become quite other ones, and altogether in a picture unlike those that the detector has learned. Points
+are those of whole garments: where the garment's own picture cuts it off, it is laid only if the whole can be told.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,11 @@ class Laying:
     kinds: Sequence[Sequence[str]]  # of each; only what is of one kind is laid
 
     def __call__(self, drawn: Tensor, z: Tensor) -> Tensor:
-        """drawn: (B, 3, h, w) in [-1, 1], the windows; z: their latents. Returns the windows with the garments laid."""
+        """drawn: (B, 3, h, w) in [-1, 1], the windows; z: their latents. Returns the windows with the garments laid;
+        those in which nothing is stay exactly as they are.
+        """
+        if not any(map(layable, self.garments, self.kinds)):
+            return drawn
         looked, share = self.attention(z)
         masked = self.narrow.ready if self.narrow else self.ready
         rows = zip(masked, self.garments, self.kinds, drawn, looked, share, strict=True)
@@ -74,7 +78,7 @@ class Laying:
         self, ready: Ready, garment: Placed, kinds: Sequence[str], drawn: Tensor, looked: Tensor, share: Tensor
     ) -> Tensor:
         """One window, (1, 3, h, w)."""
-        if len(kinds) != 1 or not garment.whole or min(ready.character.size) < 2:
+        if not layable(garment, kinds) or min(ready.character.size) < 2:
             return drawn[None]
         picture = ready.place.put(ready.character, to_image(drawn), ready.declared)
         now = self.detector.find(self.sd, picture)
@@ -86,8 +90,9 @@ class Laying:
             x = 1 - x
         left, _, right, _ = ready.place.box
         pixel = max(1.0, (right - left) / ready.place.size[0])  # of the models' picture, in the character's
-        pixels = worn(np.asarray(on_white(picture)), garment, np.stack([x, y], -1), doubt, region, pixel)
-        return ready.place.take(Image.fromarray(pixels))
+        before, points = np.asarray(on_white(picture)), garment.lying(np.stack([x, y], -1))
+        pixels = worn(before, garment, points, doubt * garment.part, region, pixel)
+        return ready.place.take(Image.fromarray(pixels)) if (pixels != before).any() else drawn[None]
 
     def mirrored(self, ready: Ready, x: np.ndarray, region: np.ndarray, looked: Tensor, share: Tensor) -> bool:
         """Whether the picture shows the garment the other way round than it is worn: where attention looks further to
@@ -101,6 +106,11 @@ class Laying:
         a, b = (there / where.clamp(min=1e-6)).numpy(), looked.to(where).numpy()
         middle = [np.average(v, weights=weight + 1e-9) for v in (a, b)]
         return bool((weight * (a - middle[0]) * (b - middle[1])).sum() < 0)
+
+
+def layable(garment: Placed, kinds: Sequence[str]) -> bool:
+    """Whether it is one garment, and where all of it lies in its picture is known."""
+    return len(kinds) == 1 and garment.extent is not None
 
 
 def worn(

@@ -176,8 +176,8 @@ def fill(
     again: how often, at even distances, the known part is encoded anew: at first the VAE saw it beside the blank, and
     the latents along the edge tell of grey; then it sees it around what has been drawn so far. closed: the seam is, by
     `seamless`. narrow: the last of these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside
-    its old one. lay: at the end, what has been drawn, and its latents → the same with something laid on it, which then
-    goes through the VAE.
+    its old one. lay: at the end, what has been drawn, and its latents → the same with something laid on it; those
+    pictures on which something is then go through the VAE.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     if len(seeds) == 0:
@@ -205,7 +205,10 @@ def fill(
     del model, steps_left  # their keys and values, before the decoder needs the most memory
     picture = sd.decode_latents(z)
     if lay is not None:
-        picture = sd.decode_latents(sd.encode_image(lay(picture, z)))
+        laid = lay(picture, z)
+        changed = (laid != picture).flatten(1).any(1)
+        if changed.any():
+            picture[changed] = sd.decode_latents(sd.encode_image(laid[changed]))
     return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
 
 

@@ -73,8 +73,8 @@ def draw_where(folder: Path, split: str, seeds: range, size: int = 128) -> Tenso
 
 
 def draw_points(folder: Path, split: str, seeds: range, size: int = 128) -> Tensor:
-    """Which point of its garment's picture, as `placed` lays it, each pixel of the same dolls shows: (N, H, W, 2)
-    float16, (x, y) in parts of the side, NaN where it shows none.
+    """Which point of its garment each pixel of the same dolls shows: (N, H, W, 2) float16, (x, y) in parts of the
+    garment's longer side (`Extent.parts`), NaN where it shows none.
     """
     path = folder / f"points-{split}-{named(seeds)}-{size}.safetensors"
     return kept_dolls(path, points, split, seeds, size)["points"]
@@ -178,8 +178,9 @@ def points(job: Job) -> Row:
     doll = dolls.draw(seed, size=size, split=split)
     shown = np.full((size, size, 2), np.nan, np.float16)
     for slot in (slot for slot in doll.slots if slot in (*PATTERNED, "shoes")):
-        worn = doll.index == CLASSES[slot]
-        shown[worn] = placed(doll.flat(slot), size).moved(doll.correspondence(slot))[worn]
+        worn, extent = doll.index == CLASSES[slot], placed(doll.flat(slot), size).extent
+        assert extent is not None  # of what is drawn, no edge cuts anything off
+        shown[worn] = extent.parts(doll.correspondence(slot))[worn]
     return {"points": shown}
 
 

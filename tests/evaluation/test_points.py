@@ -8,7 +8,8 @@ from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.evaluation.points import points_told, stretched
 from minicc.outfit.clothing import Clothes, ClothingDetector
-from minicc.outfit.garment import Placed, placed
+from minicc.outfit.extent import Extent
+from minicc.outfit.garment import placed
 
 DOLLS = [dolls.draw(seed, split="test") for seed in (3, 4)]
 
@@ -25,8 +26,8 @@ class Tells(ClothingDetector):
         self.turn += 1
         points = np.full((3, doll.size, doll.size), self.doubt, np.float32)
         for slot in (slot for slot in doll.slots if slot in PATTERNED):
-            laid = placed(doll.flat(slot), doll.size)
-            true = laid.moved(doll.correspondence(slot))
+            extent = placed(doll.flat(slot), doll.size).extent
+            true = extent.parts(doll.correspondence(slot))
             worn = doll.index == CLASSES[slot]
             step = np.nanmedian(np.abs(np.gradient(true[..., 0], axis=1)))
             points[0][worn], points[1][worn] = true[worn][:, 0] + self.off * step, true[worn][:, 1]
@@ -51,8 +52,6 @@ def test_a_detector_that_has_not_learned_points_has_no_figures():
 def test_a_box_is_stretched_corner_to_corner():
     worn = np.zeros((8, 8), bool)
     worn[2:6, 1:5] = True
-    shown = np.zeros((16, 16), bool)
-    shown[4:12, 0:16] = True
-    points = stretched(worn, Placed(Image.new("RGB", (16, 16)), shown, (0, 0, 16, 16), (0, 0), 1.0))
+    points = stretched(worn, Extent(0, 4, 16, 12))
     assert points[2, 1] == pytest.approx((2 / 16, 5 / 16))
     assert points[5, 4] == pytest.approx((14 / 16, 11 / 16))

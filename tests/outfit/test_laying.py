@@ -1,5 +1,7 @@
 """The garment's own pixels at the end of phase 2: laid where it is sure, and nowhere else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from minicc.outfit import phase2
 from minicc.outfit.clothing import Clothes, ClothingDetector, mirrored_points
 from minicc.outfit.garment import looked_at, placed
 from minicc.outfit.laying import Laying, around, sampled, steps_between, worn
-from minicc.outfit.phase1 import prepare
+from minicc.outfit.phase1 import fill, prepare
 from minicc.outfit.window import Window
 from tests.outfit.test_compose import picture
 from tests.outfit.test_narrow import red_garment
@@ -30,13 +32,6 @@ def striped() -> Image.Image:
     pixels = np.full((SIDE, SIDE, 3), 255, np.uint8)
     pixels[4:60, 4:60] = np.where((np.arange(56) // 8 % 2)[:, None, None] == 0, (200, 0, 0), (120, 0, 0))
     return Image.fromarray(pixels)
-
-
-def on_nothing() -> Image.Image:
-    """The same on a transparent ground."""
-    sheet = striped().convert("RGBA")
-    sheet.putalpha(Image.fromarray(np.uint8(255 * (np.asarray(striped())[..., 1] < 255))))
-    return sheet
 
 
 def drawing() -> tuple[np.ndarray, np.ndarray]:
@@ -90,16 +85,6 @@ def test_a_larger_picture_of_the_same_is_treated_alike():
     assert (changed[1][::2, ::2] == changed[0]).mean() > 0.97
     unscaled = worn(twice[0], placed(striped(), SIDE), points, twice[1], twice[2])
     assert not (unscaled != twice[0])[:, 72:88].any()  # there 0.38 pixels are 0.77
-
-
-def test_a_garment_is_whole_if_it_touches_no_edge_of_its_picture_or_was_trimmed_to_all():
-    sheet = on_nothing()
-    assert placed(sheet, SIDE).whole
-    trimmed = sheet.crop((4, 4, 60, 60))
-    trimmed.putpixel((0, 0), (0, 0, 0, 0))  # or nothing would be transparent
-    assert placed(trimmed, SIDE).whole
-    for box in ((20, 0, SIDE, SIDE), (0, 0, 40, SIDE), (0, 0, SIDE, 40), (0, 30, SIDE, SIDE)):
-        assert not placed(sheet.crop(box), SIDE).whole
 
 
 def test_white_around_a_garment_never_comes_into_its_colours():
@@ -175,9 +160,11 @@ def test_a_batch_is_laid_and_what_lies_outside_the_mask_is_the_characters(sd, co
     assert torch.equal(laid[0][:, ~torch.from_numpy(MIDDLE)], lay.ready[0].image[0][:, ~torch.from_numpy(MIDDLE)])
     rows = laid[0, 0, 24:40, 32]
     assert rows.max() - rows.min() > 0.4  # stripes
-    cut = on_nothing().crop((20, 0, SIDE, SIDE))
-    for other in ({"kinds": [["top", "bottom"]]}, {"garments": [placed(cut, sd.side)]}):  # an outfit; cut off
-        assert torch.equal(Laying(**{**vars(lay), **other})(drawn, z), drawn)
+    cut_off = replace(lay.garments[0], extent=None)
+    for other in ({"kinds": [["top", "bottom"]]}, {"garments": [cut_off]}):  # an outfit; nobody knows what is missing
+        assert torch.equal(replace(lay, **other)(drawn, z), drawn)
+    unsure = replace(lay, detector=Knows(np.zeros_like(HALF)))  # where there is no garment
+    assert torch.equal(unsure(drawn, z), drawn)
 
 
 def test_phase_2_lays_one_garment_and_asks_nobody_who_does_not_know(sd, control):
@@ -236,3 +223,18 @@ def test_a_windows_map_holds_the_means_of_what_it_shrinks():
     assert taken.shape == (1, 1, 8, 8)
     assert taken[0, 0, 2, 2] == values[:2, 4:6].mean()
     assert taken[0, 0, 7, 7] == taken[0, 0, 5, 5]  # padding repeats the edge
+
+
+def test_only_pictures_on_which_something_is_laid_go_through_the_vae_again(sd):
+    image, mask = torch.zeros(1, 3, SIDE, SIDE), torch.ones(1, 1, SIDE, SIDE)
+    drawn = fill(sd, image, mask, [""], [1, 2], steps=1, closed=False)
+
+    def lay(picture: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([picture[:1], picture[1:] * 0.5])
+
+    first, second = fill(sd, image, mask, [""], [1, 2], steps=1, closed=False, lay=lay)
+    assert torch.equal(first, drawn[0])
+    again = sd.decode_latents(sd.encode_image(drawn[1:] * 0.5))
+    assert torch.allclose(second, again[0], atol=1e-5)
+    untouched = fill(sd, image, mask, [""], [1, 2], steps=1, closed=False, lay=lambda picture, z: picture)
+    assert torch.equal(untouched, drawn)

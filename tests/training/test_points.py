@@ -83,7 +83,7 @@ def test_each_pixels_point_is_that_of_its_own_garment(cache):
     for seed in (0, 3):
         doll = dolls.draw(seed)
         for slot in (slot for slot in doll.slots if slot in (*PATTERNED, "shoes")):
-            there = placed(doll.flat(slot), 128).moved(doll.correspondence(slot))
+            there = placed(doll.flat(slot), 128).extent.parts(doll.correspondence(slot))
             worn = doll.index == CLASSES[slot]
             assert np.nanmax(np.abs(points[seed][worn] - there[worn])) < 0.001
         assert np.isnan(points[seed][~np.isin(doll.index, [CLASSES[slot] for slot in (*PATTERNED, "shoes")])]).all()
