@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 SD_HELP = "checkpoint file, diffusers folder, hub id, or a shipped name [tiny]"
 
 
-VAE_HELP = "another VAE in the place of the model's: file or folder, as of a fine-tuned decoder"
+VAE_HELP = "another VAE in the place of the model's: file, folder, hub id or shipped name; a fine-tuned decoder"
 
 
 def add_models(
@@ -74,7 +74,7 @@ def add_models(
 ) -> None:
     """Options that say which models, where."""
     p.add_argument("--sd", default=default, help=sd_help)
-    p.add_argument("--vae", type=Path, help=vae_help)
+    p.add_argument("--vae", help=vae_help)
     p.add_argument("--prediction", choices=["epsilon", "v_prediction"], help="for SD 2.x files that do not say")
     add_place(p)
 

@@ -21,7 +21,7 @@ from minicc.models.controlnet import ControlNet
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.phase1 import warn_of_phase
 from minicc.outfit.phase2 import GUIDANCE
-from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
+from minicc.pipeline import StableDiffusion, default_device, load, usable
 from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
 from minicc.weights.load import load_vae
@@ -64,7 +64,7 @@ def evaluate_stage(a: Namespace) -> None:
 
 
 def vae(a: Namespace) -> Figures:
-    return evaluate_vae(placed(a, load_vae(a.vae or SHIPPED / "tiny" / "vae").eval()), reader_of(a), a.n, a.seed)
+    return evaluate_vae(placed(a, load_vae(a.vae or "tiny").eval()), reader_of(a), a.n, a.seed)
 
 
 def reader(a: Namespace) -> Figures:

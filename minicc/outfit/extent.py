@@ -44,7 +44,7 @@ def extent_of(shown: np.ndarray, clear: np.ndarray) -> Extent | None:
     garments seen from the front are alike on both sides. None if it is not known how much is missing.
     """
     touched = [bool(edge.any()) for edge in (shown[:, 0], shown[0], shown[:, -1], shown[-1])]
-    (left, right), (top, bottom) = ends(shown.any(0), clear.max(0)), ends(shown.any(1), clear.max(1))
+    (left, right), (top, bottom) = ends(np.any(shown, axis=0), clear.max(0)), ends(np.any(shown, axis=1), clear.max(1))
     if all(touched) or not any(touched):  # trimmed, or with ground on all sides
         return Extent(left, top, right, bottom)
     if sum(touched) > 1 or touched[1] or touched[3] or (middle := axis(shown, clear)) is None:

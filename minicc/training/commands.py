@@ -20,7 +20,7 @@ from minicc.models.garment_ways import in_way, way_of
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, Head, looking
-from minicc.pipeline import SHIPPED, StableDiffusion, default_device, load, usable
+from minicc.pipeline import StableDiffusion, default_device, load, usable
 from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
 from minicc.training.config import RECIPE, TrainConfig
@@ -201,7 +201,7 @@ def train_base(a: Namespace, config: TrainConfig) -> Path:
 
 def untrained(a: Namespace, seed: int) -> StableDiffusion:
     """The tiny model in a trained VAE's latents, before it has learned anything but its tokenizer's words."""
-    vae = load_vae(a.vae or SHIPPED / "tiny" / "vae", dtype=torch.float32, look=True).eval()
+    vae = load_vae(a.vae or "tiny", dtype=torch.float32, look=True).eval()
     folder = a.out / "tokenizer"
     if not (folder / "words.txt").is_file():  # written last; a run that goes on keeps its numbers of words
         with writing(folder):

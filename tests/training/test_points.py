@@ -15,7 +15,6 @@ from minicc.data import dolls
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED
 from minicc.outfit.clothing import LOG_DOUBT, ClothingDetector
 from minicc.outfit.garment import placed
-from minicc.pipeline import SHIPPED
 from minicc.training.dolls_cache import draw_dolls, draw_points
 from minicc.training.points_stage import PLACES, PointsStage, maps_and_points
 
@@ -73,8 +72,7 @@ def test_a_detector_taught_other_pictures_or_models_tells_no_points(cache, tmp_p
     told = ["--detector", str(tmp_path / "points" / "detector")]
     assert main(["train", "detector", "--out", str(tmp_path / "same"), *told, *options]) == 0
     assert ClothingDetector.load(tmp_path / "same" / "detector").points is not None
-    vae = str(SHIPPED / "tiny" / "vae")
-    assert main(["train", "detector", "--out", str(tmp_path / "other"), *told, "--vae", vae, *options]) == 0
+    assert main(["train", "detector", "--out", str(tmp_path / "other"), *told, "--vae", "tiny", *options]) == 0
     assert ClothingDetector.load(tmp_path / "other" / "detector").points is None
 
 
