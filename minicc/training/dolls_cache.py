@@ -20,9 +20,12 @@ from minicc.data.dolls import dataset
 from minicc.data.dolls.facts import attributes, numbers
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED, SLOTS
 from minicc.data.masks import clothes_in
+from minicc.data.samples import CLASSES as KINDS
 from minicc.data.tensors import on_white
 from minicc.errors import Error
+from minicc.outfit.clothing import Clothes
 from minicc.outfit.garment import placed
+from minicc.outfit.reach import reaching_mask
 from minicc.training.cache import digest_of, kept
 
 Row = dict[str, np.ndarray | str]
@@ -47,7 +50,8 @@ def draw_others(folder: Path, split: str, seeds: range, size: int = 128) -> Tens
 
 def draw_worn(folder: Path, split: str, seeds: range, size: int = 128) -> dict[str, Tensor]:
     """One garment of each of the same dolls: flat (N, 3, H, W), alone on white; region (N, H, W), 1 where it is or
-    where another one of its kind would be: what is masked when it is changed; slot (N,): its class in the part mask.
+    where another one of its kind would be: what changes; reach (N, H, W), the automatic mask of that change, which also
+    covers all of the body that the garment might; slot (N,): its class in the part mask.
     """
     return kept_dolls(folder / f"worn-{split}-{named(seeds)}-{size}.safetensors", worn, split, seeds, size)
 
@@ -151,15 +155,18 @@ def other(job: Job) -> Row:
 
 
 def worn(job: Job) -> Row:
-    """A top, bottom, one-piece or the shoes of a doll, and the pixels that change when another takes their place."""
+    """A top, bottom, one-piece or the shoes of a doll, the pixels that change when another takes their place, and the
+    automatic mask of this garment on the doll that wears the other, with these pixels.
+    """
     split, seed, size = job
     doll = dolls.draw(seed, size=size, split=split)
     random, slot = chosen_slot(doll)
     changed = doll.wearing(changed_in(doll.outfit, slot, random, "seen" if split == "train" else "any"))
-    region = [np.isin(one.index, garment_classes(one.outfit, slot)) for one in (doll, changed)]
+    region = np.any([np.isin(one.index, garment_classes(one.outfit, slot)) for one in (doll, changed)], axis=0)
     return {
         "flat": channels_first(doll.flat(slot).resize((size, size))),
-        "region": (region[0] | region[1]).astype(np.uint8),
+        "region": region.astype(np.uint8),
+        "reach": (region | reaching_mask(as_found(changed.index), [KINDS[CLASSES[slot]]])).astype(np.uint8),
         "slot": np.array(CLASSES[slot], np.uint8),
     }
 
@@ -197,6 +204,12 @@ def changed_in(outfit: dolls.Outfit, slot: str, random: np.random.Generator, com
         two = {name: dolls.random_garment(random, name, combinations) for name in ("top", "bottom")}
         return replace(outfit, onepiece=None, **two)
     return replace(outfit, **{slot: dolls.random_garment(random, slot, combinations)})
+
+
+def as_found(index: np.ndarray) -> Clothes:
+    """A part mask, (H, W), as a detector without doubts would find it."""
+    known = (index == np.arange(len(KINDS))[:, None, None]).astype(np.float32)
+    return Clothes(known, np.zeros(index.shape, np.float32))
 
 
 def garment_classes(outfit: dolls.Outfit, slot: str) -> list[int]:

@@ -93,8 +93,8 @@ def attention_loss(control: ControlNet, recording: Recording, garment: KeysValue
 
 
 class Worn(Dataset):
-    """Dolls, one garment of each alone, and masks as hands paint them over it, fresh for every position of the run;
-    where there are latents of mirror images, half of the dolls are mirrored.
+    """Dolls, one garment of each alone, and masks, fresh for every position of the run: as hands paint them over it, or
+    the automatic one; where there are latents of mirror images, half of the dolls are mirrored.
     """
 
     def __init__(
@@ -117,14 +117,15 @@ class Worn(Dataset):
         index, position = key
         random = rng(self.seed, position, 3)
         mirrored = int(random.integers(self.latents.shape[1]))
-        image, region = self.dolls["image"][index], self.worn["region"][index]
+        automatic = random.random() < AUTOMATIC
+        image, region = self.dolls["image"][index], self.worn["reach" if automatic else "region"][index]
         if mirrored:
             image, region = image.flip(-1), region.flip(-1)
-        painted = paint(region.numpy() > 0, random)
+        mask = region.numpy() > 0 if automatic else paint(region.numpy() > 0, random)
         flat, theta = in_range(self.worn["flat"][index]), variation(random) if self.vary else UNMOVED
         sample = {
             "image": in_range(image),
-            "mask": torch.from_numpy(painted.astype(np.float32))[None],
+            "mask": torch.from_numpy(mask.astype(np.float32))[None],
             "garment": moved(flat, theta) if self.vary else flat,
             "latents": self.latents[index, mirrored],
             "context": self.context[index],
@@ -136,6 +137,7 @@ class Worn(Dataset):
         return sample | {"where": moved_points(where.float(), theta)}
 
 
+AUTOMATIC = 0.5  # of the masks; painted ones tell by their outline how long the garment is, and these do not
 UNMOVED = torch.eye(2, 3)
 
 
