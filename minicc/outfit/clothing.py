@@ -94,6 +94,11 @@ class Clothes:
     # of the garment's longer side (`Extent.parts`). None from a detector that has not learned it.
     points: np.ndarray | None = None
 
+    @classmethod
+    def certain(cls, index: np.ndarray) -> "Clothes":
+        """What a part mask, (H, W) of CLASSES' numbers, says, as if a detector had found it and had no doubts."""
+        return cls(np.eye(len(CLASSES), dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
+
     @cached_property
     def index(self) -> np.ndarray:
         """(H, W) uint8: the likeliest of CLASSES."""

@@ -31,17 +31,23 @@ SOLES = 0.90  # below this height shoes are shoes; what they cover above it, as 
 def kinds_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Image) -> list[str]:
     """Which of the clothes' classes a garment's picture shows, the most of it first: one, or those of a whole outfit.
 
-    A class counts that has `SHARE` of the pixels of the largest. Empty if the detector sees no clothes there.
+    A class counts whose probability, over the garment, is `SHARE` of the largest, and which may be worn together with
+    those before it: no top with a dress. Empty if the detector sees no clothes there.
     """
     return kinds_in(sd, detector, placed(garment, sd.side))
 
 
 def kinds_in(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> list[str]:
     """The same of a garment that is laid already."""
-    index = detector.find(sd, one.picture).index[one.shown]
-    counts = np.bincount(index, minlength=len(CLASSES))[list(CLOTHES)]
-    enough = max(1, SHARE * counts.max())
-    return [CLASSES[CLOTHES[i]] for i in np.argsort(-counts, kind="stable") if counts[i] >= enough]
+    found = detector.find(sd, one.picture)
+    if not np.isin(found.index[one.shown], CLOTHES).any():
+        return []
+    amounts, kinds = found.probabilities[list(CLOTHES)][:, one.shown].sum(1), list[str]()
+    for i in np.argsort(-amounts, kind="stable"):
+        kind = CLASSES[CLOTHES[i]]
+        if amounts[i] >= SHARE * amounts.max() and not any(kind in REPLACES[other] for other in kinds):
+            kinds.append(kind)
+    return kinds
 
 
 def reaching_mask(clothes: Clothes, kinds: Sequence[str]) -> np.ndarray:

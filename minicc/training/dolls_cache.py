@@ -166,7 +166,7 @@ def worn(job: Job) -> Row:
     return {
         "flat": channels_first(doll.flat(slot).resize((size, size))),
         "region": region.astype(np.uint8),
-        "reach": (region | reaching_mask(as_found(changed.index), [KINDS[CLASSES[slot]]])).astype(np.uint8),
+        "reach": (region | reaching_mask(Clothes.certain(changed.index), [KINDS[CLASSES[slot]]])).astype(np.uint8),
         "slot": np.array(CLASSES[slot], np.uint8),
     }
 
@@ -204,12 +204,6 @@ def changed_in(outfit: dolls.Outfit, slot: str, random: np.random.Generator, com
         two = {name: dolls.random_garment(random, name, combinations) for name in ("top", "bottom")}
         return replace(outfit, onepiece=None, **two)
     return replace(outfit, **{slot: dolls.random_garment(random, slot, combinations)})
-
-
-def as_found(index: np.ndarray) -> Clothes:
-    """A part mask, (H, W), as a detector without doubts would find it."""
-    known = (index == np.arange(len(KINDS))[:, None, None]).astype(np.float32)
-    return Clothes(known, np.zeros(index.shape, np.float32))
 
 
 def garment_classes(outfit: dolls.Outfit, slot: str) -> list[int]:

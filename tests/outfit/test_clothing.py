@@ -43,11 +43,6 @@ def trained(sd) -> ClothingDetector:
     return fit(lambda x: features(sd, x), pictures(two), parts_of(two), seed=0, steps=300)
 
 
-def found_in(index: np.ndarray) -> Clothes:
-    """Clothes of which the detector is certain."""
-    return Clothes(np.eye(len(CLASSES), dtype=np.float32)[index].transpose(2, 0, 1), np.zeros(index.shape, np.float32))
-
-
 def test_features_have_a_map_as_fine_as_the_picture_and_do_not_depend_on_the_batch(sd):
     x = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
     both, second = features(sd, x), features(sd, x[1:])
@@ -229,20 +224,20 @@ def test_the_mask_has_its_holes_filled_and_leaves_hair_and_skin_alone():
     index[4:16, 16] = CLASSES.index("hair")
     index[4:16, 3] = CLASSES.index("skin")
     index[17:19, 4:16] = CLASSES.index("bottom")
-    mask = clothing_mask(found_in(index), grow=1)
+    mask = clothing_mask(Clothes.certain(index), grow=1)
     assert mask[9, 9]
     assert mask[3, 8]
     assert not mask[2, 18]
     assert not mask[4:16, [3, 16]].any()
     assert mask[17:19, 4:16].all()
-    assert not clothing_mask(found_in(index), ["top"])[17:19].any()
-    assert clothing_mask(found_in(index), ["top"], grow=-1).sum() == 10 * 10
+    assert not clothing_mask(Clothes.certain(index), ["top"])[17:19].any()
+    assert clothing_mask(Clothes.certain(index), ["top"], grow=-1).sum() == 10 * 10
 
 
 def test_where_nothing_is_found_an_error_says_so_and_the_uncertainty_is_there(sd, tmp_path):
     class Blind(ClothingDetector):
         def find(self, *_: object) -> Clothes:
-            return found_in(np.zeros((8, 8), np.uint8))
+            return Clothes.certain(np.zeros((8, 8), np.uint8))
 
     out, unsure = tmp_path / "m.png", tmp_path / "u.png"
     with pytest.raises(PictureError, match="no top found"):
@@ -250,20 +245,20 @@ def test_where_nothing_is_found_an_error_says_so_and_the_uncertainty_is_there(sd
     assert unsure.exists()
     assert not out.exists()
     with pytest.raises(Error, match="there is no class 'trousers'"):
-        found_in(np.ones((8, 8), np.uint8)).layer("trousers")
+        Clothes.certain(np.ones((8, 8), np.uint8)).layer("trousers")
     for name in ("trousers", "skin", "none"):  # what is no clothes is no mask of clothes either
         with pytest.raises(PictureError, match=f"there is no class of clothes '{name}'; expected some of top, bottom"):
-            clothing_mask(found_in(np.ones((8, 8), np.uint8)), [name])
+            clothing_mask(Clothes.certain(np.ones((8, 8), np.uint8)), [name])
     with pytest.raises(PictureError, match="nothing of top is left after shrinking by 9 pixels"):
-        clothing_mask(found_in(np.ones((8, 8), np.uint8)), ["top"], grow=-9)
+        clothing_mask(Clothes.certain(np.ones((8, 8), np.uint8)), ["top"], grow=-9)
 
 
 def test_a_figure_as_uncertain_as_what_was_never_learned_is_doubted():
     index = np.eye(8, dtype=np.uint8)
     for uncertainty, doubted in ((0.22, False), (0.26, True)):  # the most of dolls, the least of artists' so far
-        clothes = replace(found_in(index), uncertainty=np.where(index > 0, uncertainty, 0.9))
+        clothes = replace(Clothes.certain(index), uncertainty=np.where(index > 0, uncertainty, 0.9))
         assert bool(unfamiliar(clothes)) == doubted
-    assert unfamiliar(found_in(np.zeros((8, 8), np.uint8))) == []
+    assert unfamiliar(Clothes.certain(np.zeros((8, 8), np.uint8))) == []
 
 
 def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
@@ -271,7 +266,7 @@ def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
         def find(self, *_: object) -> Clothes:
             index = np.zeros((24, 24), np.uint8)
             index[4:20, 2:10], index[4:20, 14:22] = 1, 1
-            return replace(found_in(index), uncertainty=np.full((24, 24), 0.5, np.float32))
+            return replace(Clothes.certain(index), uncertainty=np.full((24, 24), 0.5, np.float32))
 
     with pytest.warns(UserWarning, match="2 figures|unsure") as said:
         detect(sd, Unsure([1]), Image.new("RGB", (24, 24)), tmp_path / "m.png")
@@ -283,7 +278,7 @@ def test_detect_says_that_it_sees_two_figures_and_is_unsure(sd, tmp_path):
 def test_parts_are_written_where_there_are_no_clothes_and_nothing_where_there_is_nobody(sd, tmp_path):
     class Sees(ClothingDetector):
         def find(self, *_: object) -> Clothes:
-            return found_in(index)
+            return Clothes.certain(index)
 
     index = np.zeros((24, 24), np.uint8)
     index[4:20, 8:16] = CLASSES.index("skin")

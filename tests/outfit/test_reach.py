@@ -14,14 +14,13 @@ from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.samples import CLASSES
 from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
-from minicc.outfit.clothing import features
+from minicc.outfit.clothing import Clothes, features
 from minicc.outfit.detect import NothingFound, clothing_mask, figures_in
 from minicc.outfit.reach import closed, kinds_of, reaching_mask, whole_height
 from minicc.small import small_stable_diffusion
 from minicc.training.data import in_range
 from minicc.training.detector_stage import Parts, alone, fit, half_figure
 from minicc.training.draws import rng
-from tests.outfit.test_clothing import found_in
 
 KINDS = {"top": "top", "bottom": "bottom", "onepiece": "dress", "shoes": "shoes"}
 
@@ -48,7 +47,7 @@ def test_the_mask_covers_what_truly_changes_and_little_more(slot, covered, more)
     """Shares of the changed pixels; without the reach a tenth to a fifth of them stays outside."""
     pairs, tight = [], []
     for index, changed in changes(slot):
-        mask, worn = (make(found_in(index), [KINDS[slot]]) for make in (reaching_mask, clothing_mask))
+        mask, worn = (make(Clothes.certain(index), [KINDS[slot]]) for make in (reaching_mask, clothing_mask))
         pairs.append(((mask & changed).sum() / changed.sum(), (mask & ~changed).sum() / changed.sum()))
         tight.append((worn & changed).sum() / changed.sum())
     reached, excess = np.mean(pairs, 0)
@@ -72,14 +71,14 @@ def test_hands_that_end_where_trousers_begin_are_not_joined_to_the_hips():
     )
     index[55:69, [9, 10, 11, 48, 49, 50]] = CLASSES.index("skin")  # hands; their lowest row is the trousers' first
     index[96:100, 26:34] = CLASSES.index("shoes")
-    mask = reaching_mask(found_in(index), ["bottom"])
+    mask = reaching_mask(Clothes.certain(index), ["bottom"])
     assert mask[68, 26:34].all()
     assert not mask[68, 17:21].any()  # what hand and hip, each with its margin, leave between them
 
 
 def test_hair_face_and_shoes_stay():
     for index, _ in changes("onepiece", 5):
-        mask = reaching_mask(found_in(index), ["dress"])
+        mask = reaching_mask(Clothes.certain(index), ["dress"])
         assert not mask[index == CLASSES.index("hair")].any()
         rows = np.flatnonzero((index > 0).any(1))
         assert not mask[: int(rows[0] + 0.35 * (rows[-1] - rows[0]))].any()
@@ -92,9 +91,9 @@ def test_of_a_bust_the_face_stays_and_the_shoulders_are_reached():
         bust = index[: len(index) * 62 // 100]
         worn = np.isin(bust, [CLASSES.index("top"), CLASSES.index("dress")])
         collar, head = int(worn.any(1).argmax()), int((bust > 0).any(1).argmax())
-        mask = reaching_mask(found_in(bust), ["top"])
+        mask = reaching_mask(Clothes.certain(bust), ["top"])
         assert not mask[: collar - (collar - head) // 8].any()
-        whole = reaching_mask(found_in(index), ["top"])[: len(bust)]
+        whole = reaching_mask(Clothes.certain(index), ["top"])[: len(bust)]
         reached.append((mask & whole)[collar:].sum() / whole[collar:].sum())
     assert np.mean(reached) > 0.9
 
@@ -103,7 +102,7 @@ def test_a_whole_figure_that_stands_on_the_pictures_edge_is_no_bust():
     for slot in ("top", "bottom", "onepiece"):
         for index, _ in changes(slot, 5):
             rows = np.flatnonzero((index > 0).any(1))
-            height, is_bust = whole_height(found_in(index[: rows[-1] + 1]))
+            height, is_bust = whole_height(Clothes.certain(index[: rows[-1] + 1]))
             assert (height, is_bust) == (rows[-1] - rows[0] + 1, False)
 
 
@@ -112,11 +111,11 @@ def test_a_short_top_over_trousers_and_a_large_head_make_no_bust():
     index[:55, 10:50] = CLASSES.index("skin")  # a head of more than half of the figure
     index[55:65, 20:40], index[65:95, 20:40] = CLASSES.index("top"), CLASSES.index("bottom")
     index[95:, 20:40] = CLASSES.index("shoes")
-    assert whole_height(found_in(index)) == (100, False)
-    assert not whole_height(found_in(index[:95]))[1]  # cut through the trousers
-    assert whole_height(found_in(index[:65])) == (round(55 / 0.46), True)
+    assert whole_height(Clothes.certain(index)) == (100, False)
+    assert not whole_height(Clothes.certain(index[:95]))[1]  # cut through the trousers
+    assert whole_height(Clothes.certain(index[:65])) == (round(55 / 0.46), True)
     index[:, 5] = CLASSES.index("hair")  # a strand down to the edge changes nothing
-    assert whole_height(found_in(index))[1] is False
+    assert whole_height(Clothes.certain(index))[1] is False
 
 
 def test_bare_feet_take_shoes_and_no_hand_that_hangs_low():
@@ -126,42 +125,42 @@ def test_bare_feet_take_shoes_and_no_hand_that_hangs_low():
     for doll in barefoot:
         boots = doll.wearing(replace(doll.outfit, shoes=dolls.Garment("boots", "red")))
         changed = (np.asarray(doll.image) != np.asarray(boots.image)).any(-1)
-        assert (reaching_mask(found_in(doll.index), ["shoes"]) & changed).sum() > 0.9 * changed.sum()
+        assert (reaching_mask(Clothes.certain(doll.index), ["shoes"]) & changed).sum() > 0.9 * changed.sum()
 
     index = np.zeros((100, 60), np.uint8)
     index[:50, 20:40], index[50:80, 20:40] = CLASSES.index("skin"), CLASSES.index("dress")
     index[80:, 22:28] = index[80:, 32:38] = index[50:88, 4:8] = CLASSES.index("skin")  # two legs, a long arm
-    mask = reaching_mask(found_in(index), ["shoes"])
+    mask = reaching_mask(Clothes.certain(index), ["shoes"])
     assert mask[80:, 22:28].all()
     assert not mask[:, :12].any()
     with pytest.raises(NothingFound, match="no shoes found"):
-        reaching_mask(found_in(index[:75]), ["shoes"])
+        reaching_mask(Clothes.certain(index[:75]), ["shoes"])
 
 
 def test_a_dress_replaces_top_and_bottom_and_a_top_replaces_a_dress():
     two = next(d for d in map(dolls.draw, range(20)) if "top" in d.slots)
     one = next(d for d in map(dolls.draw, range(20)) if "onepiece" in d.slots)
     worn = np.isin(two.index, [NUMBERS["top"], NUMBERS["bottom"]])
-    assert reaching_mask(found_in(two.index), ["dress"])[worn].mean() > 0.99
-    assert reaching_mask(found_in(one.index), ["top"])[one.index == NUMBERS["onepiece"]].mean() > 0.99
+    assert reaching_mask(Clothes.certain(two.index), ["dress"])[worn].mean() > 0.99
+    assert reaching_mask(Clothes.certain(one.index), ["top"])[one.index == NUMBERS["onepiece"]].mean() > 0.99
 
 
 def test_where_nothing_is_worn_that_a_garment_replaces_all_of_that_is_named():
     index = np.full((20, 20), CLASSES.index("skin"), np.uint8)
     with pytest.raises(NothingFound, match="no dress or top or bottom found"):
-        reaching_mask(found_in(index), ["dress"])
+        reaching_mask(Clothes.certain(index), ["dress"])
 
 
 def test_figures_apart_are_counted_and_crumbs_are_not():
     index = np.zeros((40, 60), np.uint8)
     index[5:35, 5:20] = 1
     index[2, 50] = 7
-    assert figures_in(found_in(index)) == 1
+    assert figures_in(Clothes.certain(index)) == 1
     index[5:35, 30:45] = 2
-    assert figures_in(found_in(index)) == 2
-    assert figures_in(found_in(np.zeros((4, 4), np.uint8))) == 0
+    assert figures_in(Clothes.certain(index)) == 2
+    assert figures_in(Clothes.certain(np.zeros((4, 4), np.uint8))) == 0
     for i in range(6):
-        assert figures_in(found_in(dolls.draw(i).index)) == 1
+        assert figures_in(Clothes.certain(dolls.draw(i).index)) == 1
 
 
 def test_a_garment_alone_is_labelled_where_it_is_and_white_within_it_is_its_own():
@@ -247,6 +246,9 @@ def test_where_nobody_is_there_is_a_background_and_nothing_to_find():
         ({"top": 20}, ["top"]),
         ({"top": 9, "bottom": 11}, ["bottom", "top"]),
         ({"top": 14, "bottom": 6}, ["top"]),
+        ({"top": 11, "dress": 9}, ["top"]),  # one garment, and the other word for it
+        ({"dress": 11, "bottom": 9}, ["dress"]),
+        ({"top": 8, "dress": 7, "bottom": 5}, ["top", "bottom"]),
         ({"top": 9, "bottom": 8, "shoes": 3}, ["top", "bottom"]),
         ({"top": 6, "bottom": 5, "shoes": 5, "accessory": 4}, ["top", "bottom", "shoes", "accessory"]),
         ({"top": 5, "bottom": 5, "shoes": 5, "accessory": 5}, ["top", "bottom", "shoes", "accessory"]),
@@ -263,12 +265,26 @@ def test_a_whole_outfit_is_several_kinds_and_a_few_doubtful_pixels_are_none(rows
             middle = np.array([CLASSES.index(name) for name in names], np.uint8)
             top = (picture.height - 20) // 2
             index[top : top + 20] = middle[:, None]
-            return found_in(index)
+            return Clothes.certain(index)
 
     garment = Image.new("RGBA", (40, 40))
     garment.paste((200, 30, 30, 255), (10, 2, 30, 38))
     sd = SimpleNamespace(side=32)
     assert kinds_of(sd, Seeing(), garment) == kinds
+
+
+def test_what_is_likely_all_over_counts_more_than_what_is_just_likeliest_in_more_places():
+    class Seeing:
+        def find(self, sd, picture):
+            p = np.zeros((len(CLASSES), picture.height, picture.width), np.float32)
+            p[CLASSES.index("top")], p[CLASSES.index("dress")] = 0.51, 0.49
+            half = picture.width // 2 - 1  # a little less than half of the garment
+            p[CLASSES.index("top"), :, :half], p[CLASSES.index("dress"), :, :half] = 0.05, 0.95
+            return Clothes(p, p[0])
+
+    garment = Image.new("RGBA", (40, 40))
+    garment.paste((200, 30, 30, 255), (10, 2, 30, 38))
+    assert kinds_of(SimpleNamespace(side=32), Seeing(), garment) == ["dress"]
 
 
 def test_what_a_garment_is_can_be_read_off_its_picture():
