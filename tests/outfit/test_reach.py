@@ -41,7 +41,7 @@ def changes(slot: str, count: int = 14):
 
 @pytest.mark.parametrize(
     ("slot", "covered", "more"),
-    [("top", 0.96, 2.2), ("bottom", 0.9, 1.8), ("onepiece", 0.95, 0.8), ("shoes", 0.97, 1.0)],
+    [("top", 0.96, 2.2), ("bottom", 0.98, 1.8), ("onepiece", 0.98, 0.8), ("shoes", 0.97, 1.0)],
 )
 def test_the_mask_covers_what_truly_changes_and_little_more(slot, covered, more):
     """Shares of the changed pixels; without the reach a tenth to a fifth of them stays outside."""
@@ -73,7 +73,7 @@ def test_hands_that_end_where_trousers_begin_are_not_joined_to_the_hips():
     index[96:100, 26:34] = CLASSES.index("shoes")
     mask = reaching_mask(Clothes.certain(index), ["bottom"])
     assert mask[68, 26:34].all()
-    assert not mask[68, 17:21].any()  # what hand and hip, each with its margin, leave between them
+    assert not mask[68, 18:20].any()  # what hand and hip, each with its margin, leave between them
 
 
 def test_hair_face_and_shoes_stay():
