@@ -26,12 +26,15 @@ from minicc.models import blocks
 from minicc.models.controlnet import ControlNet
 from minicc.models.tokenizer import tokenize
 from minicc.models.vae import VAE
+from minicc.outfit.clothing import Clothes
+from minicc.outfit.reach import reaching_mask
 from minicc.reader import load_reader
 from minicc.small import small_stable_diffusion
 from minicc.training import commands, dolls_cache, encode, phase2_stage, sources
 from minicc.training.config import TrainConfig
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
 from minicc.training.dolls_cache import (
+    changed_in,
     chosen_slot,
     draw_dolls,
     draw_others,
@@ -399,26 +402,31 @@ def test_dolls_of_the_training_part_are_mirrored_and_held_out_ones_are_not(tmp_p
 
 
 def test_phase_2_mirrors_the_doll_its_mask_and_where_its_garment_went_together(monkeypatch):
-    """Column 0 alone is worn and shows a point at the garment's left; mirrored, column 3 does, and still that point."""
+    """Column 0 alone is worn and shows a point at the garment's left; mirrored, column 3 does, and still that point.
+    An automatic mask, which reaches further, goes with them as well.
+    """
     monkeypatch.setattr(phase2_stage, "paint", lambda layer, random: layer)
     image = torch.arange(32, dtype=torch.uint8).expand(1, 3, 32, 32).clone()
     region, where = torch.zeros(1, 32, 32, dtype=torch.uint8), torch.full((1, 4, 4, 2), float("nan"))
     region[..., :8], where[:, :, 0] = 1, 0.25
+    reach = region.clone()
+    reach[..., :13] = 1
     latents = torch.stack([torch.zeros(1, 4, 4, 4), torch.ones(1, 4, 4, 4)], dim=1)
-    worn = {"flat": torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "region": region}
+    worn = {"flat": torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "region": region, "reach": reach}
     data = Worn({"image": image}, worn, latents, torch.zeros(1, 77, 8), seed=0, vary=False, where=where)
     seen = set()
     for position in range(12):
         sample = data[0, position]
-        mirrored = bool(sample["latents"].all())
-        seen.add(mirrored)
+        mirrored, automatic = bool(sample["latents"].all()), int(sample["mask"].sum()) == 13 * 32
+        seen.add((mirrored, automatic))
+        mask = reach[0] if automatic else region[0]
         assert torch.equal(sample["image"], in_range(image[0].flip(-1) if mirrored else image[0]))
-        assert torch.equal(sample["mask"][0], (region[0].flip(-1) if mirrored else region[0]).float())
+        assert torch.equal(sample["mask"][0], (mask.flip(-1) if mirrored else mask).float())
         known = ~sample["where"].isnan().any(-1)
         assert known[:, -1 if mirrored else 0].all()
         assert known.sum() == 4
         assert (sample["where"][known] == 0.25).all()
-    assert seen == {True, False}
+    assert seen == {(False, False), (False, True), (True, False), (True, True)}
 
 
 def test_masks_are_painted_anew_for_every_position(tmp_path):
@@ -452,6 +460,18 @@ def test_some_garments_are_shoes_and_a_barefoot_doll_shows_none():
     assert row["slot"] == CLASSES["shoes"]
     assert row["region"].any()
     assert not row["region"][:40].any()
+
+
+def test_the_automatic_mask_of_a_doll_is_that_of_the_one_that_wears_another_garment():
+    """It covers what changes and, unlike its outline, tells little of how long the new garment is."""
+    for seed in range(6):
+        doll, row = dolls.draw(seed, size=64, split="train"), worn(("train", seed, 64))
+        random, slot = chosen_slot(doll)
+        before = doll.wearing(changed_in(doll.outfit, slot, random, "seen"))
+        kind = "dress" if slot == "onepiece" else slot
+        mask = reaching_mask(Clothes.certain(before.index), [kind])
+        assert np.array_equal(row["reach"] > 0, mask | (row["region"] > 0))
+        assert (row["reach"] > row["region"]).any()
 
 
 def test_phase_1_learns_from_half_of_the_sentences():
