@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import binary_closing, binary_dilation, binary_opening, label
+from scipy.ndimage import binary_closing, binary_dilation, binary_erosion, binary_opening, find_objects, label
 
 from minicc.data.samples import CLASSES, CLOTHES
 from minicc.outfit.clothing import Clothes, ClothingDetector
@@ -25,6 +25,9 @@ SPANS = {
 NECK = 0.46  # of the height: where clothes begin at the lowest; of 150 dolls at 0.36 to 0.46
 COLLAR = 0.04  # of the height: so much higher may a new collar be on a bust; above may be the face, so no more
 SHARE = 0.5  # of the likeliest kind, at least
+HAND = 0.11  # of the height: as large is a hand at most, or two that are clasped; of 97 parts of dolls' skin
+HIPS = 0.86  # of the height: lower than that no hand hangs
+RIM = 0.01  # of the height: so much of a hand's edge may a sleeve cover
 SOLES = 0.95  # below this height shoes are shoes; what they cover above it, as boots do, trousers may cover
 
 
@@ -54,14 +57,14 @@ def reaching_mask(clothes: Clothes, kinds: Sequence[str]) -> np.ndarray:
     """(H, W) bool: the clothes that garments of these kinds replace, and the body that they may newly cover.
 
     A short sleeve's mask would leave no room for a long one. So bare skin and the gaps between the limbs are masked as
-    well, between the heights that the kind may reach; hair and what lies outside these heights stays.
+    well, between the heights that the kind may reach; hair, hands and what lies outside these heights stays.
     Raises PictureError if none of the clothes are found; bare feet are enough for shoes.
     """
     replaced = [name for kind in kinds for name in REPLACES[kind]]
     mask = np.any([reach(clothes, kind) for kind in kinds], axis=0)
     if set(kinds) != {"shoes"} or worn(clothes, "shoes") or not mask.any():
         mask |= clothing_mask(clothes, [name for name in replaced if worn(clothes, name)] or replaced)
-    return mask & ~clothes.layer("hair")
+    return mask & ~clothes.layer("hair") & ~hands(clothes)
 
 
 def half_replaced(clothes: Clothes, kinds: Sequence[str]) -> list[str]:
@@ -99,6 +102,26 @@ def reach(clothes: Clothes, kind: str) -> np.ndarray:
         body = closed(body & inside, round(0.08 * height))
     body = binary_dilation(body, DISK, iterations=pixels)
     return (body | shoes) & inside & ~(accessory | (shoes & (heights > SOLES)))
+
+
+def hands(clothes: Clothes) -> np.ndarray:
+    """(H, W) bool: hands that come out of sleeves, without their rim: small parts of the skin, above the legs, that are
+    not a neckline. They are drawn over any sleeve and tell the pose. A bare arm has none: where it ends, who knows.
+    """
+    layer, skin = np.zeros(clothes.index.shape, bool), clothes.layer("skin")
+    height = whole_height(clothes)[0]
+    if not height:
+        return layer
+    top = int((clothes.index > 0).any(1).argmax())
+    middle = np.median(np.nonzero((clothes.index > 0)[top : top + round(NECK * height)])[1])  # the head's
+    parts, _ = label(skin)
+    for number, (rows, columns) in enumerate(find_objects(parts), 1):
+        part = parts[rows, columns] == number
+        y, x = (rows.start + rows.stop) / 2 - top, (columns.start + columns.stop) / 2 - middle
+        neckline = abs(x) < 0.12 * height and y < 0.56 * height
+        if max(part.shape) <= HAND * height and NECK * height < y < HIPS * height and not neckline:
+            layer[rows, columns] |= part
+    return binary_erosion(layer, DISK, iterations=max(1, round(RIM * height)))
 
 
 def standing(layer: np.ndarray, heights: np.ndarray) -> np.ndarray:

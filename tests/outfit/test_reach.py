@@ -16,7 +16,7 @@ from minicc.evaluation.base import pictures
 from minicc.evaluation.detector import parts_of
 from minicc.outfit.clothing import Clothes, features
 from minicc.outfit.detect import NothingFound, clothing_mask, figures_in
-from minicc.outfit.reach import closed, kinds_of, reaching_mask, whole_height
+from minicc.outfit.reach import closed, hands, kinds_of, reaching_mask, whole_height
 from minicc.small import small_stable_diffusion
 from minicc.training.data import in_range
 from minicc.training.detector_stage import Parts, alone, fit, half_figure
@@ -298,3 +298,49 @@ def test_what_a_garment_is_can_be_read_off_its_picture():
     detector = fit(lambda x: features(sd, x), images, index, 0, 200)
     right = [kinds_of(sd, detector, picture) == [CLASSES[number]] for picture, number in shown]
     assert np.mean(right) > 0.6
+
+
+def figure_with_arms(sleeves: bool) -> np.ndarray:
+    """A part mask, 100 high: head, dress, arms at the sides, in sleeves down to the hands or bare; legs, shoes."""
+    index = np.zeros((104, 60), np.uint8)
+    skin, dress = CLASSES.index("skin"), CLASSES.index("dress")
+    index[2:45, 15:45] = skin  # head
+    index[45:50, 26:34] = skin  # what the neckline shows
+    index[50:85, 20:40] = dress
+    index[85:97, 22:38] = skin
+    index[97:102, 22:38] = CLASSES.index("shoes")
+    for columns in (slice(8, 17), slice(43, 52)):
+        index[50:70, columns] = dress if sleeves else skin
+        index[70:79, columns] = skin
+    return index
+
+
+def test_hands_that_come_out_of_sleeves_stay_and_what_else_is_bare_may_be_covered():
+    index = figure_with_arms(sleeves=True)
+    found = hands(Clothes.certain(index))
+    mask = reaching_mask(Clothes.certain(index), ["dress"])
+    assert found[72:77, 10:15].all()
+    assert found[72:77, 45:50].all()
+    assert not found[:70].any()  # neither face nor neckline
+    assert not found[80:].any()  # nor legs
+    assert not (mask & found).any()
+    assert mask[70, 8:17].all()  # the rim, as far as a sleeve may come
+    bare = Clothes.certain(figure_with_arms(sleeves=False))
+    assert not hands(bare).any()
+    assert reaching_mask(bare, ["dress"])[60:78, 10:15].all()
+    assert not hands(Clothes.certain(np.zeros((40, 40), np.uint8))).any()
+
+
+def test_no_garment_covers_much_of_the_hands_that_stay():
+    """Of dolls that are dressed anew, the share of these pixels that truly change; most dolls have sleeves."""
+    shares, seen = [], 0
+    for i in range(24):
+        doll, random = dolls.draw(500_000 + i, split="val"), rng(i, 9)
+        slot = "top" if "top" in doll.slots else "onepiece"
+        other = doll.wearing(replace(doll.outfit, **{slot: dolls.random_garment(random, slot, "heldout")}))
+        found = hands(Clothes.certain(doll.index))
+        changed = (np.asarray(doll.image) != np.asarray(other.image)).any(-1)
+        shares.append((found & changed).sum() / max(1, found.sum()))
+        seen += found.any()
+    assert np.mean(shares) < 0.08
+    assert seen >= 14
