@@ -143,10 +143,13 @@ def test_before_a_busy_ground_the_whole_picture_is_seen():
 
 
 def test_a_figure_is_shown_as_large_as_dolls_are_whatever_surrounds_it():
-    doll = dolls.draw(5, background="none").image
-    for sheet, at in (((128, 128), (0, 0)), ((200, 180), (50, 20)), ((500, 700), (300, 11))):
+    doll, small = dolls.draw(5, background="none").image, dolls.draw(5, size=96, background="none").image
+    for one, sheet, at in (
+        (doll, (128, 128), (0, 0)), (doll, (200, 180), (50, 20)), (doll, (500, 700), (300, 11)),
+        (small, (128, 128), (20, 30)),  # as large as what the model knows, but for the figure
+    ):  # fmt: skip
         wide = Image.new("RGBA", sheet, (0, 0, 0, 0))
-        wide.paste(doll, at)
+        wide.paste(one, at)
         shown = (figure_window(wide, 128).take(wide) < 0.95).any(1)[0].numpy()
         width, height = extent(shown)
         assert 119 <= max(width, height) <= 128
