@@ -25,7 +25,7 @@ SPANS = {
 NECK = 0.46  # of the height: where clothes begin at the lowest; of 150 dolls at 0.36 to 0.46
 COLLAR = 0.04  # of the height: so much higher may a new collar be on a bust; above may be the face, so no more
 SHARE = 0.5  # of the likeliest kind, at least
-HAND = 0.11  # of the height: as large is a hand at most, or two that are clasped; of 97 parts of dolls' skin
+HAND = 0.11  # of the height: as large is a hand at most, or two that are clasped
 HIPS = 0.86  # of the height: lower than that no hand hangs
 RIM = 0.01  # of the height: so much of a hand's edge may a sleeve cover
 SOLES = 0.95  # below this height shoes are shoes; what they cover above it, as boots do, trousers may cover
@@ -113,7 +113,7 @@ def hands(clothes: Clothes) -> np.ndarray:
     if not height:
         return layer
     top = int((clothes.index > 0).any(1).argmax())
-    middle = np.median(np.nonzero((clothes.index > 0)[top : top + round(NECK * height)])[1])  # the head's
+    middle = np.median(np.nonzero((clothes.index > 0)[top : top + max(1, round(NECK * height))])[1])  # the head's
     parts, _ = label(skin)
     for number, (rows, columns) in enumerate(find_objects(parts), 1):
         part = parts[rows, columns] == number
