@@ -1,4 +1,4 @@
-"""Where all of a garment lies in its picture, to parts of a pixel, also where the picture's edge cuts it off."""
+"""Where all of a garment lies in its picture, to parts of a pixel, and the rest of it where the picture cuts it off."""
 
 from dataclasses import dataclass
 
@@ -38,19 +38,52 @@ class Extent:
 
 
 def extent_of(shown: np.ndarray, clear: np.ndarray) -> Extent | None:
-    """Of a garment, from where it is seen, (H, W) bool, and how clearly, (H, W), 0 to 1.
+    """Of a garment, from where it is seen, (H, W) bool, and how clearly, (H, W), 0 to 1; None if it is not known how
+    much is missing.
+    """
+    _, top_cut, _, bottom_cut = touched = edges_touched(shown)
+    across = breadth(shown, clear)
+    if across is None or ((top_cut or bottom_cut) and not all(touched)):
+        return None
+    top, bottom = ends(np.any(shown, axis=1), clear.max(1))
+    return Extent(across[0], top, across[1], bottom)
+
+
+def edges_touched(shown: np.ndarray) -> tuple[bool, bool, bool, bool]:
+    """Whether a garment reaches its picture's left, upper, right, lower edge. All of them: it is trimmed, and whole."""
+    left, top, right, bottom = (bool(edge.any()) for edge in (shown[:, 0], shown[0], shown[:, -1], shown[-1]))
+    return left, top, right, bottom
+
+
+def breadth(shown: np.ndarray, clear: np.ndarray) -> tuple[float, float] | None:
+    """From which x to which all of a garment reaches. As for `extent_of`.
 
     Where the picture's left or right edge cuts it off, it reaches as far beyond as the other side lies from the axis:
-    garments seen from the front are alike on both sides. None if it is not known how much is missing.
+    garments seen from the front are alike on both sides.
     """
-    touched = [bool(edge.any()) for edge in (shown[:, 0], shown[0], shown[:, -1], shown[-1])]
-    (left, right), (top, bottom) = ends(np.any(shown, axis=0), clear.max(0)), ends(np.any(shown, axis=1), clear.max(1))
-    if all(touched) or not any(touched):  # trimmed, or with ground on all sides
-        return Extent(left, top, right, bottom)
-    if sum(touched) > 1 or touched[1] or touched[3] or (middle := axis(shown, clear)) is None:
+    left_cut, _, right_cut, _ = touched = edges_touched(shown)
+    left, right = ends(np.any(shown, axis=0), clear.max(0))
+    if left_cut == right_cut:
+        return (left, right) if all(touched) or not left_cut else None
+    if (middle := axis(shown, clear)) is None:
         return None
-    left, right = (2 * middle - right, right) if touched[0] else (left, 2 * middle - left)
-    return Extent(left, top, right, bottom)
+    return (2 * middle - right, right) if left_cut else (left, 2 * middle - left)
+
+
+def completed(pixels: np.ndarray, shown: np.ndarray, across: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, int]:
+    """A garment that its picture's left or right edge cuts off, and the rest of it: the mirror image of its other side.
+
+    pixels: (H, W, 3) uint8; shown: (H, W) bool; across: its `breadth`. Returns both, as wide as all of it, and by how
+    many columns the picture moved to the right; just as they are if nothing is missing.
+    """
+    (left, right), width = across, shown.shape[1]
+    before, after = max(0, round(-left)), max(0, round(right) - width)
+    if not before and not after:
+        return pixels, shown, 0
+    x = np.arange(-before, width + after)
+    mirrored = (round(left + right) - 1 - x).clip(0, width - 1)  # column x is from x to x + 1
+    x = np.where((x >= 0) & (x < width), x, mirrored)
+    return pixels[:, x], shown[:, x], before
 
 
 def ends(shown: np.ndarray, clear: np.ndarray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from minicc.models.blocks import KeysValues
 from minicc.models.controlnet import ControlNet
 from minicc.models.garment import together
 from minicc.models.garment_ways import look
-from minicc.outfit.extent import Extent, extent_of
+from minicc.outfit.extent import Extent, breadth, completed, extent_of
 from minicc.pipeline import StableDiffusion
 
 MARGIN = 0.06  # of the side, around the garment
@@ -27,7 +27,7 @@ class Placed:
 
     picture: Image.Image  # RGB, side × side
     shown: np.ndarray  # (side, side) bool: where the garment is
-    box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture
+    box: tuple[int, int, int, int]  # left, top, right, bottom of the garment in the given picture, or beyond
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
     extent: Extent | None = None  # of all of it, in the given picture; None: that cuts it off, none knows where
@@ -56,8 +56,9 @@ def garment_picture(garment: Image.Image, side: int) -> Image.Image:
 def placed(garment: Image.Image, side: int) -> Placed:
     """A garment of any size and mode, cut out and laid on white, as large as fits.
 
-    What is transparent, or has the colour of a plain ground, is cut away. Raises PictureError if there is nothing to
-    see, or if the ground is busy: what is garment and what is not cannot be told there.
+    What is transparent, or has the colour of a plain ground, is cut away. Where the left or right edge cuts the garment
+    off, its mirror image completes it, if it is known about which axis (`breadth`). Raises PictureError if there is
+    nothing to see, or if the ground is busy: what is garment and what is not cannot be told there.
     """
     picture, shown = cut_out(garment)
     if not shown.any():
@@ -67,8 +68,12 @@ def placed(garment: Image.Image, side: int) -> Placed:
             "the garment's picture is empty, or filled to its edges: "
             "expected a garment on a plain or transparent ground, with a margin around it"
         )
-    box = bounds(shown)
+    clear = clearness(garment)
+    extent, across, moved = extent_of(shown, clear), breadth(shown, clear), 0
     pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
+    if across is not None:
+        pixels, shown, moved = completed(pixels, shown, across)
+    left, top, right, bottom = box = bounds(shown)
     piece, mask = Image.fromarray(pixels).crop(box), Image.fromarray(shown).crop(box)
     scale = side * (1 - 2 * MARGIN) / max(piece.size)
     width, height = (max(1, round(n * scale)) for n in piece.size)
@@ -78,7 +83,7 @@ def placed(garment: Image.Image, side: int) -> Placed:
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     if not np.asarray(where).any():
         raise PictureError("nothing but specks of the garment is opaque: make it opaque")
-    return Placed(sheet, np.asarray(where), box, corner, scale, extent_of(shown, clearness(garment)))
+    return Placed(sheet, np.asarray(where), (left - moved, top, right - moved, bottom), corner, scale, extent)
 
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 from minicc.data import dolls
 from minicc.data.dolls.wardrobe import PATTERNED
 from minicc.data.tensors import to_image, to_tensor
-from minicc.outfit.extent import Extent
+from minicc.outfit.extent import Extent, completed
 from minicc.outfit.garment import placed
 from minicc.training.phase2_stage import moved, moved_points
 
@@ -42,6 +42,34 @@ def test_where_the_left_or_right_edge_cuts_it_off_the_other_side_tells_the_width
         extent = placed(sheet, 64).extent
         assert (extent.left + moved_by, extent.right + moved_by) == pytest.approx((SHIRT.left, SHIRT.right), abs=0.3)
         assert (extent.top, extent.bottom) == pytest.approx((SHIRT.top, SHIRT.bottom), abs=0.2)
+
+
+@pytest.mark.parametrize("cut", [18, 27])
+@pytest.mark.parametrize(("mode", "alike"), [("RGB", 0.98), ("RGBA", 0.94)])
+def test_what_is_cut_off_is_completed_by_its_mirror_image(cut, mode, alike):
+    """And nothing else: what is given stays as it is, where `moved` says that it lies. alike: the share of pixels; the
+    others are at the outline, which is a pixel off where half transparent pixels count as shown.
+    """
+    whole = placed(shirt(mode=mode), 64)
+    for box, moved_by in (((cut, 0, 96, 96), cut), ((0, 0, 88 - cut, 96), 0)):
+        part = placed(shirt(mode=mode).crop(box), 64)
+        off = abs(np.asarray(part.picture).astype(int) - np.asarray(whole.picture)).max(-1)
+        assert (off <= 40).mean() > alike
+        assert (part.shown == whole.shown).mean() > alike
+        point = np.array([50.0, 45.0])
+        assert part.moved(point - (moved_by, 0)) == pytest.approx(whole.moved(point), abs=0.02)
+
+
+def test_a_whole_garment_is_left_as_it_is():
+    pixels, shown = np.asarray(shirt()), np.asarray(shirt()).min(-1) < 200
+    same, where, moved = completed(pixels, shown, (12.0, 76.0))
+    assert same is pixels and where is shown and moved == 0
+
+
+def test_cut_off_at_the_lower_edge_too_it_is_as_wide_as_it_was():
+    """How long it is nobody knows, so it has no extent; but its breadth it has."""
+    part = placed(shirt().crop((18, 0, 96, 70)), 64)
+    assert part.extent is None and part.box[0] == pytest.approx(SHIRT.left - 18, abs=1)
 
 
 @pytest.mark.parametrize("box", [(45, 0, 96, 96), (0, 30, 96, 96), (0, 0, 96, 70), (18, 30, 96, 96), (18, 0, 70, 96)])
