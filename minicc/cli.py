@@ -176,7 +176,7 @@ def add_detect(p: argparse.ArgumentParser) -> None:
 
 
 def add_train(p: argparse.ArgumentParser) -> None:
-    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "points", "phase2"])
+    p.add_argument("stage", choices=["reader", "vae", "base", "phase1", "detector", "points", "names", "phase2"])
     add_models(
         p, "base: a trained one to go on from [a new one]; phase1: the locked model [tiny]", default=None,
         vae_help="vae: one to go on from [new]; base: a trained one [the model's, or the shipped one]; reader: half of "
@@ -197,7 +197,7 @@ def add_train(p: argparse.ArgumentParser) -> None:
         "--old-share", type=float, default=0.0, metavar="SHARE",
         help="reader: how much of --reader is in the average that is saved, against what it forgets [0]",
     )  # fmt: skip
-    p.add_argument("--detector", help="detector, points: a trained one to go on from, tiny or a folder [new, tiny]")
+    p.add_argument("--detector", help="detector: one to go on from [new]; points, names: that which learns [tiny]")
     p.add_argument("--decoder-only", action="store_true", help="vae: the encoder stays, so a base on its latents holds")
     p.add_argument("--dolls", type=int, default=20000, help="paper dolls to draw and learn from [20000]")
     p.add_argument("--first-doll", type=int, default=0, help="the first one's number: 20000 for others than those [0]")

@@ -15,6 +15,7 @@ from minicc.data.samples import CLASSES, CLOTHES
 from minicc.evaluation.base import first_doll, pictures, test_dolls
 from minicc.evaluation.goals import Figures
 from minicc.evaluation.metrics import iou
+from minicc.evaluation.names import names_told
 from minicc.evaluation.points import points_told
 from minicc.evaluation.words import words_curve
 from minicc.models.unet import UNet
@@ -38,8 +39,8 @@ def evaluate_detector(
     steps: int = 300,
 ) -> Figures:
     """On n test dolls: clothes_iou, miou, iou of every class; `kind`: the share of their tops, bottoms and dresses
-    that is recognised from a picture of the garment alone, `kinds` of each class; `points`: see points.py;
-    `labels`: clothes IoU by the number N of labelled dolls, `miou_labels` the mIoU.
+    that is recognised from a picture of the garment alone, `kinds` of each class; `points`, `names`: see points.py and
+    names.py; `labels`: clothes IoU by the number N of labelled dolls, `miou_labels` the mIoU.
 
     `baselines` has the same curves for heads on raw pixels and on pixels and a random U-Net's features (`random`), for
     colours alone (`told_by_colour`), and of clothes for the attention to the garments' words (`words`, words.py), which
@@ -62,6 +63,7 @@ def evaluate_detector(
         "kind": kinds.pop("tops, bottoms and dresses"),
         "kinds": kinds,
         "points": points_told(sd, detector, dolls),
+        "names": names_told(sd, detector, dolls),
         "labels": curves.pop("features"),
         "miou_labels": miou_curves.pop("features"),
         "baselines": {

@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from minicc.data.samples import CLASSES, CLOTHES
+from minicc.data.tensors import to_tensor
 from minicc.errors import Error, WeightsError
+from minicc.outfit.names import Name, Names, pooled
 from minicc.outfit.window import figure_window, whole
 from minicc.pipeline import SHIPPED, StableDiffusion
 from minicc.weights.export import write_safetensors
@@ -120,18 +122,23 @@ class ClothingDetector(nn.Module):
     """Several heads over the features of one Stable Diffusion; each began and learned differently, their mean decides.
 
     One more head may tell which point of its garment's picture each pixel shows, as DensePose tells that of a body's
-    surface (Güler et al. 2018, arXiv 1802.00434). The features are brought to mean 0 and deviation 1, channel by
-    channel, by numbers measured before the training.
+    surface (Güler et al. 2018, arXiv 1802.00434), and a layer what a garment is called (`Names`). The features are
+    brought to mean 0 and deviation 1, channel by channel, by numbers measured before the training.
     """
 
-    def __init__(self, channels: Sequence[int], heads: int = 5, width: int = 48, t: int = T, points: int = 0):
+    def __init__(
+        self, channels: Sequence[int], heads: int = 5, width: int = 48, t: int = T, points: int = 0,
+        names: Sequence[Sequence[str]] = (),
+    ):  # fmt: skip
         """channels: of the maps that `features` gives. t: the timestep at which it looks. points: the width of the head
-        that tells them; 0: there is none.
+        that tells them; 0: there is none. names: what garments may be called, (words, class) each; none: it calls
+        nothing by a name.
         """
         super().__init__()
         self.channels, self.width, self.t = tuple(channels), width, t
         self.heads = nn.ModuleList(Head(channels, width) for _ in range(heads))
         self.points = Head(channels, points, classes=3) if points else None
+        self.names = Names(sum(channels), names) if names else None
         self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
@@ -195,11 +202,25 @@ class ClothingDetector(nn.Module):
         there = None if points is None else place.spread(points, image.size).numpy()
         return Clothes(p.numpy(), entropy.numpy(), there)
 
+    @torch.no_grad()
+    def name(self, sd: StableDiffusion, garment: Image.Image) -> Name | None:
+        """What the garment in a picture is called, which `garment_picture` laid; None from a detector that is not sure,
+        or has learned no names.
+        """
+        if self.names is None:
+            return None
+        maps = looking(sd, self.t)(to_tensor(garment))
+        return self.names.likeliest(pooled(self.standardised(maps)))
+
     def save(self, folder: str | Path) -> Path:
         """To model.safetensors in the folder, in half precision; whole, or not at all and WeightsError."""
-        config = {"channels": self.channels, "heads": len(self.heads), "width": self.width, "t": self.t}
+        config: dict[str, object] = {
+            "channels": self.channels, "heads": len(self.heads), "width": self.width, "t": self.t,
+        }  # fmt: skip
         if self.points is not None:
             config["points"] = self.points.width
+        if self.names is not None:
+            config["names"] = [(one.words, one.kind) for one in self.names.known]
         notes = {"format": "pt", "config": json.dumps(config)}
         return write_safetensors(self.state_dict(), Path(folder) / "model.safetensors", notes, torch.float16).parent
 

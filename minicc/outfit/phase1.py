@@ -24,6 +24,8 @@ from minicc.outfit.compose import blank, latent_mask, make_hint, read_mask, seam
 from minicc.outfit.window import Window, figure_window, window
 from minicc.pipeline import StableDiffusion
 
+OPENING = 500  # the timestep down to which an opening sentence is told: until then outlines are drawn, then patterns
+
 
 @dataclass(frozen=True)
 class Result:
@@ -168,6 +170,7 @@ def fill(
     controls: Sequence[Hinted] = (), *, steps: int = 50, guidance: float | None = None, negative: str = "",
     eta: float = 0.0, progress: bool = False, put_back: bool = True, again: int = 3, closed: bool = True,
     narrow: Callable[[Tensor], Tensor] | None = None, lay: Callable[[Tensor, Tensor], Tensor] | None = None,
+    opening: Sequence[str] = (),
 ) -> Tensor:  # fmt: skip
     """The masked part generated, one picture a seed: (B, 3, H, W) in [-1, 1].
 
@@ -177,7 +180,8 @@ def fill(
     the latents along the edge tell of grey; then it sees it around what has been drawn so far. closed: the seam is, by
     `seamless`. narrow: the last of these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside
     its old one. lay: at the end, what has been drawn, and its latents → the same with something laid on it; those
-    pictures on which something is then go through the VAE.
+    pictures on which something is then go through the VAE. opening: sentences, 1 or B, in the place of the prompts down
+    to timestep OPENING, in which outlines are drawn.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     if len(seeds) == 0:
@@ -196,9 +200,12 @@ def fill(
             mask = narrow(drawn)
         return sd.encode_image(torch.where(mask > 0.5, drawn, image)), latent_mask(mask, sd.vae.stride).to(known)
 
-    context, unprompted = (sd.encode_text(texts).expand(len(seeds), -1, -1) for texts in (prompts, [negative]))
-    scale = sd.usual_guidance if guidance is None else guidance
-    model = sd.guided(context, unprompted, scale, controls=controls)
+    def told(texts: Sequence[str]) -> Model:
+        context, unprompted = (sd.encode_text(those).expand(len(seeds), -1, -1) for those in (texts, [negative]))
+        scale = sd.usual_guidance if guidance is None else guidance
+        return sd.guided(context, unprompted, scale, controls=controls)
+
+    model = opened(told(opening), told(prompts)) if any(opening) else told(prompts)
     inside = inside.to(known)
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, draws, anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
@@ -210,6 +217,11 @@ def fill(
         if changed.any():
             picture[changed] = sd.decode_latents(sd.encode_image(laid[changed]))
     return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
+
+
+def opened(first: Model, then: Model) -> Model:
+    """One model down to timestep OPENING, another from there."""
+    return lambda x, t: (first if int(t[0]) >= OPENING else then)(x, t)
 
 
 def blended_steps(

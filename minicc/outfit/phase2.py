@@ -28,6 +28,7 @@ from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, rea
 from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask
 from minicc.pipeline import StableDiffusion
 
+DRAWN_AS = "its picture is read as: {}; if it is something else, say so with prompt= or --prompt"
 GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
 
 
@@ -54,17 +55,17 @@ def variants(
     garments at once; empty: what the garments are is recognised, a note says so, and the mask covers the clothes they
     replace and the body they may reach, until `Narrowing` leaves of it what they change. uncertainty: a file for how
     unsure the detector is, written even if nothing is found. A detector that has learned points also tells, with a
-    mask too, where a single garment's own pixels belong: see `outfit.laying`. guidance: on garment and prompt
-    together, 1 is none. outfit: the kinds of garment that come with it, before or after: then no note asks for
-    them. The other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result
-    tells its `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are
-    found or several figures, and Error if there is neither mask nor detector, or with a mask what only a detector
-    can answer.
+    mask too, where a single garment's own pixels belong: see `outfit.laying`; one that has learned names, what it is
+    called: that is told in the first half of the steps, unless there is a prompt. guidance: on garment and prompt
+    together, 1 is none. outfit: the kinds of garment that come with it, before or after: then no note asks for them.
+    The other options are those of `phase1.variants`; outside the mask nothing changes, as there. Each result tells its
+    `colour_error`. Raises PictureError for a mask or garment that does not fit, or if no clothes are found or several
+    figures, and Error if there is neither mask nor detector, or with a mask what only a detector can answer.
     """
     if mask is not None and (classes or uncertainty):
         raise Error("classes and uncertainty are the detector's, and with a mask it is not asked: leave them out")
     garments = [garment] if isinstance(garment, Image.Image) else list(garment)
-    found, notes = None, list[str]()
+    found = None
     if mask is None and detector is not None and len(garments) > 1 and not classes:
         options = {
             "prompt": prompt, "steps": steps, "guidance": guidance, "strength": strength, "eta": eta,
@@ -76,23 +77,37 @@ def variants(
         if detector is None:
             raise Error("where are the clothes? pass detector=minicc.ClothingDetector.load(…), or a mask")
         found = automatic_mask(sd, detector, character, garments, classes, uncertainty, outfit)
-        mask, notes = found.mask, found.notes
+        mask = found.mask
     if garments:
         warn_of_phase(control, 2)
     for doubt in unknown_words(sd.tokenizer_source, prompt):
         warnings.warn(doubt, stacklevel=2)
-    ready, many = prepare(sd, character, mask, feather, max_side), len(seeds)
-    narrow = Narrowing(sd, detector, [ready] * many, [found] * many, feather) if found and detector else None
-    looked = seen(sd, control, garments, ready.hint) if garments else None
-    laid = [placed(garment, sd.side) for garment in garments]
-    pictures = fill(
-        sd, ready.image, ready.mask, [prompt], seeds, [Hinted.of(control, ready.hint, strength, looked)],
-        steps=steps, guidance=guidance, eta=eta, progress=progress, narrow=narrow,
-        lay=laying(sd, control, detector, [ready] * many, narrow, looked, laid * many) if len(laid) == 1 else None,
-    )  # fmt: skip
-    made = finished([ready] * many, narrow, pictures, prompt, seeds)
-    errors = [colour_error(garments, one.image, np.asarray(one.mask) > 0) if garments else None for one in made]
-    return [replace(one, notes=notes + one.notes, colour_error=error) for one, error in zip(made, errors, strict=True)]
+    ready = prepare(sd, character, mask, feather, max_side)
+    options = {"steps": steps, "guidance": guidance, "eta": eta, "progress": progress}
+    return dressed(sd, control, ready, garments, prompt, seeds, detector, found, strength, feather, **options)
+
+
+def dressed(
+    sd: StableDiffusion, control: ControlNet, one: Ready, garments: list[Image.Image], prompt: str,
+    seeds: Sequence[int], detector: ClothingDetector | None = None, found: AutomaticMask | None = None,
+    strength: float = 1.0, feather: int = 0, **options: object,
+) -> list[Result]:  # fmt: skip
+    """A character made ready, in all these garments at once, one result a seed. found: what made its mask, and narrows
+    it; options: of `fill`; the others as in `variants`.
+    """
+    ready, laid = [one] * len(seeds), [placed(garment, sd.side) for garment in garments]
+    narrow = Narrowing(sd, detector, ready, [found] * len(seeds), feather) if found and detector else None
+    looked = seen(sd, control, garments, one.hint) if garments else None
+    alone = len(laid) == 1
+    opening = called(sd, detector, laid) if alone and not prompt else []
+    lay = laying(sd, control, detector, ready, narrow, looked, laid * len(seeds)) if alone else None
+    controls = [Hinted.of(control, one.hint, strength, looked)]
+    told = {"narrow": narrow, "lay": lay, "opening": opening, **options}
+    pictures = fill(sd, one.image, one.mask, [prompt], seeds, controls, **told)  # type: ignore[arg-type]
+    notes = [*(found.notes if found else []), *(DRAWN_AS.format(words) for words in opening if words)]
+    made = finished(ready, narrow, pictures, prompt, seeds)
+    errors = [colour_error(garments, each.image, np.asarray(each.mask) > 0) if garments else None for each in made]
+    return [replace(r, notes=notes + r.notes, colour_error=e) for r, e in zip(made, errors, strict=True)]
 
 
 PUT_ON = ("bottom", "dress", "top", "shoes", "accessory")  # in this order: a top hangs over trousers
@@ -171,7 +186,8 @@ def batch(
         raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
     narrow = Narrowing(sd, detector, list(ready), found, feather) if detector and found else None
     lay = laying(sd, control, detector, ready, narrow, looked, laid) if laid else None
-    told = {"guidance": guidance, "narrow": narrow, "lay": lay, **options}
+    opening = called(sd, detector, laid)
+    told = {"guidance": guidance, "narrow": narrow, "lay": lay, "opening": opening, **options}
     pictures = fill(sd, image, mask, [""], seeds, [Hinted.of(control, hint, strength, looked)], **told)  # type: ignore[arg-type]
     return finished(ready, narrow, pictures, "", seeds)
 
@@ -189,6 +205,16 @@ def laying(
     kinds = [those or kinds_in(sd, detector, garment) for those, garment in zip(known, garments, strict=True)]
     hint = torch.cat([one.hint for one in ready])
     return Laying(sd, control, detector, ready, narrow, hint, seen, garments, kinds)
+
+
+def called(sd: StableDiffusion, detector: ClothingDetector | None, garments: Sequence[Placed]) -> list[str]:
+    """What garments are called, in words; "" for one that has no name, and for all if nobody knows them.
+
+    With these the first half of the steps draws the outlines: the locked U-Net knows how long a short dress is, which
+    the garment's picture tells the copy less surely.
+    """
+    names = [detector.name(sd, garment.picture) if detector else None for garment in garments]
+    return [name.words if name else "" for name in names]
 
 
 def finished(

@@ -34,14 +34,17 @@ SOLES = 0.95  # below this height shoes are shoes; what they cover above it, as 
 def kinds_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Image) -> list[str]:
     """Which of the clothes' classes a garment's picture shows, the most of it first: one, or those of a whole outfit.
 
-    A class counts whose probability, over the garment, is `SHARE` of the largest, and which may be worn together with
-    those before it: no top with a dress. Empty if the detector sees no clothes there.
+    What has no name is read off its pixels: a class counts whose probability, over the garment, is `SHARE` of the
+    largest, and which may be worn together with those before it: no top with a dress. Empty if the detector sees no
+    clothes there.
     """
     return kinds_in(sd, detector, placed(garment, sd.side))
 
 
 def kinds_in(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> list[str]:
-    """The same of a garment that is laid already."""
+    """The same of a garment that is laid already; one with a name is of the kind that this says."""
+    if (name := detector.name(sd, one.picture)) is not None:
+        return [name.kind]
     found = detector.find(sd, one.picture)
     if not np.isin(found.index[one.shown], CLOTHES).any():
         return []

@@ -20,6 +20,7 @@ from minicc.models.garment_ways import in_way, way_of
 from minicc.models.vae import VAE
 from minicc.models.vocabulary import known_words, save_words
 from minicc.outfit.clothing import ClothingDetector, Head, looking
+from minicc.outfit.names import Names
 from minicc.pipeline import StableDiffusion, default_device, load, usable
 from minicc.reader import AttributeReader, load_reader
 from minicc.training.checkpoint import writing
@@ -32,6 +33,7 @@ from minicc.training.encode import at_once
 from minicc.training.folders import FolderParts
 from minicc.training.loop import train
 from minicc.training.memory import available, estimate
+from minicc.training.names_stage import NAMES, NamesStage
 from minicc.training.phase2_stage import Phase2Stage
 from minicc.training.points_stage import PointsStage
 from minicc.training.reader_stage import Labelled, ReaderStage, save_reader
@@ -40,6 +42,7 @@ from minicc.training.sources import (
     base_folder,
     detector_dolls,
     first_of,
+    names_dolls,
     phase1_dolls,
     phase1_folder,
     phase2_dolls,
@@ -64,8 +67,9 @@ ONLY_FOR = {  # options that mean nothing to other stages
     "control": ("phase1", "phase2"), "inside": ("phase1", "phase2"),
     "snr_gamma": ("base", "phase1", "phase2"), "held_out": ("vae", "base", "phase1", "phase2"),
     "variant": ("phase2",), "positions": ("phase2",), "supervise": ("phase2",),
-    "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector", "points"), "old_share": ("reader",),
-    "reader": ("reader",), "sd": ("base", "phase1", "detector", "points", "phase2"), "drop": ("phase1", "phase2"),
+    "motifs": ("vae",), "decoder_only": ("vae",), "detector": ("detector", "points", "names"), "old_share": ("reader",),
+    "sd": ("base", "phase1", "detector", "points", "names", "phase2"), "drop": ("phase1", "phase2"),
+    "reader": ("reader",),
     "size": ("vae", "base", "phase1", "detector", "phase2"),
 }  # fmt: skip
 WIDTH = 96  # of the detector's heads
@@ -77,9 +81,9 @@ def train_stage(a: Namespace) -> Path:
     """Train what the options ask for; returns where the result is."""
     if a.dtype and a.stage not in ("phase1", "phase2"):
         raise Error(f"--dtype is what the locked models of phase1 and phase2 are kept in: for {a.stage}, --precision")
-    if a.recompute and a.stage in ("reader", "detector", "points"):
+    if a.recompute and a.stage in ("reader", "detector", "points", "names"):
         raise Error(f"--recompute is for vae, base, phase1, phase2: a {a.stage} keeps little, take a smaller --batch")
-    if a.data and a.stage in ("reader", "points"):
+    if a.data and a.stage in ("reader", "points", "names"):
         raise Error(f"--data: {a.stage} learns from paper dolls alone, of which all facts are known; leave it out")
     for name, others in ONLY_FOR.items():
         if a.stage not in others and getattr(a, name) not in (None, False, 0, math.inf):
@@ -99,7 +103,8 @@ def train_stage(a: Namespace) -> Path:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
-        "detector": train_detector, "points": train_points, "phase2": train_phase2,
+        "detector": train_detector, "points": train_points, "names": train_names,
+        "phase2": train_phase2,
     }  # fmt: skip
     with advice_on_memory("outside the steps", "take fewer --dolls, a smaller --size, or --device cpu"):
         return stages[a.stage](a, config)
@@ -285,7 +290,7 @@ def train_detector(a: Namespace, config: TrainConfig) -> Path:
         detector = ClothingDetector.load(a.detector)
         detector.heads.requires_grad_(True)
         if a.data or a.vae or a.sd not in (None, "tiny"):
-            detector.points = None  # learned on dolls, as other models see them: nobody knows what it tells here
+            detector.points = detector.names = None  # learned on dolls, as other models see them: unknown what they say
     else:
         images = torch.stack([data[i, i]["image"] for i in range(min(64, len(data)))])
         maps, _ = in_places(looking(sd), images, config.seed, "nearest")  # as they are, not as enlarged
@@ -308,6 +313,20 @@ def train_points(a: Namespace, config: TrainConfig) -> Path:
     where = (a.cache, "val", range(SHOWN), sd.side)
     dolls = zip(draw_dolls(*where)["image"][:6], draw_points(*where)[:6], strict=True)
     stage = PointsStage(sd, detector, [{"image": in_range(x), "points": p.float()} for x, p in dolls])
+    announce(stage, data, config)
+    train(stage, data, config, held_out)
+    return detector.save(a.out / "detector")
+
+
+def train_names(a: Namespace, config: TrainConfig) -> Path:
+    """One more layer for a trained detector, new or trained: what a garment is called."""
+    sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
+    detector = ClothingDetector.load(a.detector or "tiny")
+    if detector.names is None:
+        detector.names = seeded(lambda: Names(sum(detector.channels), NAMES), config.seed)
+    detector.to(sd.device)
+    data, held_out = (names_dolls(a, sd, detector, *of) for of in (("train", dolls_of(a)), ("val", range(300))))
+    stage = NamesStage(detector)
     announce(stage, data, config)
     train(stage, data, config, held_out)
     return detector.save(a.out / "detector")

@@ -29,6 +29,7 @@ from minicc.training.dolls_cache import (
 )
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.folders import FolderPictures, WornFolder, WornPictures
+from minicc.training.names_stage import NAMES, OUTFITS, Named, means_and_names
 from minicc.training.phase2_stage import Worn
 from minicc.training.points_stage import Shown, maps_and_points
 
@@ -164,6 +165,15 @@ def points_dolls(a: Namespace, sd: StableDiffusion, detector: ClothingDetector, 
     digest = digest_of(*models, images, points, a.seed, detector.t)
     path = a.cache / f"maps-{split}-{named(seeds)}.safetensors"
     return Shown(kept(path, digest, lambda: maps_and_points(sd, detector, images, points, a.seed)))
+
+
+def names_dolls(a: Namespace, sd: StableDiffusion, detector: ClothingDetector, split: str, seeds: range) -> Named:
+    """What the detector's features say of garments' pictures, and what these are called."""
+    drawn = draw_dolls(a.cache, split, seeds, sd.side)
+    models = (sd.unet, sd.vae, sd.text_encoder, detector.mean, detector.deviation)
+    digest = digest_of(*models, drawn["flat"], a.seed, detector.t, NAMES, OUTFITS)
+    path = a.cache / f"means-{split}-{named(seeds)}.safetensors"
+    return Named(kept(path, digest, lambda: means_and_names(sd, detector, drawn, seeds, a.seed)))
 
 
 def detector_dolls(a: Namespace, sd: StableDiffusion, split: str, seeds: range) -> Parts:

@@ -63,13 +63,16 @@ def test_what_is_cut_off_is_completed_by_its_mirror_image(cut, mode, alike):
 def test_a_whole_garment_is_left_as_it_is():
     pixels, shown = np.asarray(shirt()), np.asarray(shirt()).min(-1) < 200
     same, where, moved = completed(pixels, shown, (12.0, 76.0))
-    assert same is pixels and where is shown and moved == 0
+    assert same is pixels
+    assert where is shown
+    assert moved == 0
 
 
 def test_cut_off_at_the_lower_edge_too_it_is_as_wide_as_it_was():
     """How long it is nobody knows, so it has no extent; but its breadth it has."""
     part = placed(shirt().crop((18, 0, 96, 70)), 64)
-    assert part.extent is None and part.box[0] == pytest.approx(SHIRT.left - 18, abs=1)
+    assert part.extent is None
+    assert part.box[0] == pytest.approx(SHIRT.left - 18, abs=1)
 
 
 @pytest.mark.parametrize("box", [(45, 0, 96, 96), (0, 30, 96, 96), (0, 0, 96, 70), (18, 30, 96, 96), (18, 0, 70, 96)])

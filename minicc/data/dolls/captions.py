@@ -137,13 +137,23 @@ def outfit_text(outfit: Outfit, words: int) -> str:
 def phrase(rng: np.random.Generator, garment: Garment) -> str:
     """One garment: "a long-sleeved red shirt with stripes"."""
     noun = pick(rng, SYNONYMS.get(garment.kind, (garment.kind,)))
-    sleeved = garment.slot == "top"
-    length = "" if not garment.length else SLEEVES[garment.length] if sleeved else garment.length
+    length = cut(garment.slot, garment.length)
     behind = garment.pattern in AFTER and rng.integers(2)
     pattern = pick(rng, (AFTER if behind else BEFORE)[garment.pattern])
     colour = garment.colour
     words = spaced(length, *((colour, noun, pattern) if behind else shuffled(rng, pattern, colour) + (noun,)))
     return words if garment.kind in PLURAL + MASS else article(words)
+
+
+def name(slot: str, kind: str, length: str = "") -> str:
+    """What such a garment is called, whatever its colour and pattern: "a long-sleeved shirt", "short overalls"."""
+    words = spaced(cut(slot, length), kind)
+    return words if kind in PLURAL + MASS else article(words)
+
+
+def cut(slot: str, length: str) -> str:
+    """A length in words."""
+    return SLEEVES[length] if length and slot == "top" else length
 
 
 def shuffled(rng: np.random.Generator, pattern: str, colour: str) -> tuple[str, str]:

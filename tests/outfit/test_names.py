@@ -1,0 +1,117 @@
+"""What garments are called, and what the words are for."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import minicc
+from minicc import phase2
+from minicc.data import dolls
+from minicc.data.dolls.captions import name
+from minicc.evaluation.names import names_told
+from minicc.evaluation.wears import wears
+from minicc.outfit.clothing import ClothingDetector
+from minicc.outfit.garment import garment_picture, placed
+from minicc.outfit.names import SURE, Name, Names
+from minicc.outfit.phase1 import OPENING, fill, opened, prepare
+from minicc.outfit.reach import kinds_in
+
+KNOWN = [("a short dress", "dress"), ("jeans", "bottom")]
+
+
+@pytest.fixture(scope="module")
+def sd():
+    return minicc.load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return ClothingDetector.load("tiny")
+
+
+def test_only_a_likely_name_counts():
+    names = Names(2, KNOWN)
+    torch.nn.init.zeros_(names.read.weight)
+    for number, expected in ((0, None), (1, Name("a short dress", "dress")), (2, Name("jeans", "bottom"))):
+        names.read.bias.data = 9.0 * torch.eye(3)[number]
+        assert names.likeliest(torch.zeros(1, 2)) == expected
+    names.read.bias.data = torch.tensor([0.0, SURE, 1 - SURE]).log()
+    assert names.likeliest(torch.zeros(1, 2)) == Name("a short dress", "dress")
+    names.read.bias.data = torch.tensor([0.0, SURE - 0.01, 1.01 - SURE]).log()
+    assert names.likeliest(torch.zeros(1, 2)) is None
+
+
+def test_words_are_those_of_the_captions():
+    assert name("top", "t-shirt", "long") == "a long-sleeved t-shirt"
+    assert name("onepiece", "overalls", "short") == "short overalls"
+    assert name("top", "armour") == "armour"
+
+
+def test_names_are_saved_with_the_detector(tmp_path):
+    detector = ClothingDetector([3, 4], heads=1, names=KNOWN)
+    again = ClothingDetector.load(detector.save(tmp_path / "detector"))
+    assert again.names is not None
+    assert again.names.known == [Name(*one) for one in KNOWN]
+    assert torch.allclose(again.names.read.weight, detector.names.read.weight.half().float())
+    assert ClothingDetector.load(ClothingDetector([3], heads=1).save(tmp_path / "other")).names is None
+
+
+def test_the_shipped_detector_knows_garments_that_no_training_has_seen(sd, detector):
+    told = names_told(sd, detector, [dolls.draw(i, split="test", combinations="heldout") for i in range(15)])
+    assert told["right"] >= 0.95
+    assert told["wrong"] <= 0.02
+    assert told["outfits"] >= 0.9
+
+
+def test_what_is_no_garment_has_no_name(sd, detector):
+    """A character; a grey square; noise."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    for picture in (dolls.draw(3).image.convert("RGB"), Image.new("RGB", (128, 128), "grey"), noise):
+        assert detector.name(sd, picture) is None
+
+
+def test_a_named_garment_is_of_the_kind_that_the_name_says(sd, detector):
+    flat = placed(dolls.draw(5, split="test").flat("shoes"), 128)
+    assert kinds_in(sd, detector, flat) == ["shoes"]
+    another = SimpleNamespace(name=lambda *_: Name("a cap", "accessory"))
+    assert kinds_in(sd, another, flat) == ["accessory"]
+
+
+def test_an_opening_is_told_down_to_its_timestep():
+    model = opened(lambda x, t: "first", lambda x, t: "then")
+    said = [model(None, torch.tensor([t, t])) for t in (980, OPENING, OPENING - 1, 0)]
+    assert said == ["first", "first", "then", "then"]
+
+
+def test_an_opening_is_another_sentence_in_the_first_steps_alone(sd):
+    """The prompt itself as opening changes nothing; another changes the picture; an empty one is none."""
+    one = wears(1, 0)[0]
+    ready = prepare(sd, one.character, one.mask)
+    made = {
+        said: fill(sd, ready.image, ready.mask, ["jeans"], [0], steps=4, opening=said)
+        for said in ((), ("",), ("jeans",), ("a red dress",))
+    }
+    assert torch.equal(made[()], made[("",)])
+    assert torch.allclose(made[()], made[("jeans",)], atol=1e-5)
+    assert (made[()] - made[("a red dress",)]).abs().max() > 0.1
+
+
+def test_what_a_garment_is_called_opens_unless_the_user_says_otherwise(sd, detector, monkeypatch):
+    control = minicc.ControlNet.load("tiny-phase2", unet=sd.unet)
+    said = []
+    monkeypatch.setattr(phase2, "fill", lambda *a, opening=(), **k: said.append(list(opening)) or fill(*a, **k))
+    one = wears(1, 0)[0]
+    words = detector.name(sd, garment_picture(one.garment, 128)).words
+    options = {"detector": detector, "steps": 2}
+    made = phase2.generate(sd, control, one.character, one.garment, **options)
+    assert said == [[words]]
+    assert any(words in note for note in made.notes)
+    made = phase2.generate(sd, control, one.character, one.garment, prompt="a red dress", **options)
+    assert said[1:] == [[]]
+    assert not any(words in note for note in made.notes)
+    phase2.generate(sd, control, one.character, one.garment, mask=one.mask, steps=2)
+    assert said[2:] == [[""]]
