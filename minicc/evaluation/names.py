@@ -13,8 +13,7 @@ from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import garment_picture
 from minicc.pipeline import StableDiffusion
 from minicc.training.draws import rng
-from minicc.training.names_stage import clothes_alone
-from minicc.training.phase2_stage import moved, variation
+from minicc.training.names_stage import clothes_alone, given
 
 
 def names_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> dict[str, float]:
@@ -29,9 +28,8 @@ def names_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[
     for number, doll in enumerate(tqdm(dolls, desc="reading names")):
         random = rng(number, 14)
         for slot in doll.slots:
-            worn, theta = doll.worn(slot), variation(random)
-            picture = to_image(moved(to_tensor(on_white(doll.flat(slot)))[0], theta))
-            told = detector.name(sd, garment_picture(picture, sd.side))
+            worn, flat = doll.worn(slot), to_tensor(on_white(doll.flat(slot)))[0]
+            told = detector.name(sd, garment_picture(given(flat, random), sd.side))
             right.append(told is not None and told.words == name(slot, worn.kind, worn.length))
             wrong.append(told is not None and not right[-1])
         outfit = to_image(clothes_alone(to_tensor(on_white(doll.image))[0], torch.from_numpy(doll.index)))

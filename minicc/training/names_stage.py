@@ -13,6 +13,7 @@ from tqdm import trange
 from minicc.data.dolls.captions import name
 from minicc.data.dolls.facts import attributes
 from minicc.data.dolls.wardrobe import CLASSES, PATTERNED, SLOTS
+from minicc.data.ground import foreground
 from minicc.data.samples import CLASSES as KINDS
 from minicc.data.samples import CLOTHES
 from minicc.data.tensors import to_image, to_tensor
@@ -95,7 +96,17 @@ def pictured(drawn: dict[str, Tensor], i: int, seed: int, random: np.random.Gene
         number, picture = 0, clothes_alone(in_range(drawn["image"][i]), drawn["index"][i])
     else:
         number, picture = 1 + named(attributes(drawn["facts"][i].numpy()), seed), in_range(drawn["flat"][i])
-    return to_image(moved(picture, variation(random))), number
+    return given(picture, random), number
+
+
+def given(picture: Tensor, random: np.random.Generator) -> Image.Image:
+    """A picture (3, H, W) on white as somebody may give it: mirrored, scaled, moved, and not so far that the edges show
+    more of the garment than of its ground.
+    """
+    while True:
+        image = to_image(moved(picture, variation(random)))
+        if foreground(image) is not None:
+            return image
 
 
 def named(facts: dict[str, str], seed: int) -> int:
