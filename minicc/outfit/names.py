@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 SURE = 0.8  # the least probability of a name that counts
+SPAN = 200  # dimensions of the plane in which the garments of the training lie, nearly
+USUAL = 0.99  # of these, the share that is no further from it than a garment with a name
 
 
 @dataclass(frozen=True)
@@ -18,22 +20,49 @@ class Name:
 
 
 class Names(nn.Module):
-    """The means of all feature maps → logits: of none of the names, as of a whole outfit, and of each."""
+    """The means of all feature maps → logits: of none of the names, as of a whole outfit, and of each.
+
+    A layer is sure of things that it has never seen, too. So a garment's means are compared with their projection onto
+    the first principal components of those in the training: what is not like these lies beside their plane and has no
+    name (novelty detection by reconstruction error).
+    """
+
+    mean: Tensor  # (channels,), of the garments in the training
+    plane: Tensor  # (SPAN, channels), orthonormal
+    farthest: Tensor  # (): the distance from it, of a channel on average, beyond which nothing has a name
 
     def __init__(self, channels: int, known: Sequence[Sequence[str]]):
         """channels: of all maps together. known: words and class of each name."""
         super().__init__()
         self.known = [Name(*one) for one in known]
         self.read = nn.Linear(channels, 1 + len(self.known))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("plane", torch.zeros(SPAN, channels))
+        self.register_buffer("farthest", torch.tensor(torch.inf))
 
     def forward(self, means: Tensor) -> Tensor:
         """means: (B, channels), of `pooled`. Returns (B, 1 + names)."""
         return self.read(means)
 
+    @torch.no_grad()
+    def measure(self, means: Tensor) -> None:
+        """Take plane and distances from the means of many garments, (N, channels)."""
+        means = means.to(self.mean)
+        self.mean.copy_(means.mean(0))
+        plane = torch.linalg.svd(means - self.mean, full_matrices=False).Vh[:SPAN]
+        self.plane.zero_()[: len(plane)] = plane
+        self.farthest.copy_(self.distance(means).quantile(USUAL))
+
+    def distance(self, means: Tensor) -> Tensor:
+        """From the plane, (B,): the root of the mean square over the channels."""
+        off = means - self.mean
+        return (off - off @ self.plane.T @ self.plane).square().mean(1).sqrt()
+
     def likeliest(self, means: Tensor) -> Name | None:
-        """Of one garment, (1, channels); None if no name is likely enough."""
+        """Of one garment, (1, channels); None if no name is likely enough, or it is unlike those that have one."""
         probability, number = self(means).softmax(1)[0].max(0)
-        return self.known[int(number) - 1] if number > 0 and probability >= SURE else None
+        known = number > 0 and probability >= SURE and self.distance(means)[0] <= self.farthest
+        return self.known[int(number) - 1] if known else None
 
 
 def pooled(maps: Sequence[Tensor]) -> Tensor:

@@ -326,6 +326,7 @@ def train_names(a: Namespace, config: TrainConfig) -> Path:
         detector.names = seeded(lambda: Names(sum(detector.channels), NAMES), config.seed)
     detector.to(sd.device)
     data, held_out = (names_dolls(a, sd, detector, *of) for of in (("train", dolls_of(a)), ("val", range(100))))
+    detector.names.measure(data.kept["means"])
     stage = NamesStage(detector)
     announce(stage, data, config)
     train(stage, data, config, held_out)

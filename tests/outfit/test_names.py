@@ -44,6 +44,30 @@ def test_only_a_likely_name_counts():
     assert names.likeliest(torch.zeros(1, 2)) is None
 
 
+def test_what_lies_beside_the_plane_of_the_known_has_no_name():
+    """Known ones lie in a plane of three of twenty dimensions."""
+    names, draw = Names(20, KNOWN), torch.Generator().manual_seed(0)
+    plane, rest = torch.linalg.qr(torch.randn(20, 20, generator=draw)).Q.split([3, 17])
+    known = 5 * torch.randn(1000, 3, generator=draw) @ plane + 2
+    names.measure(known + 0.01 * torch.randn(1000, 20, generator=draw))
+    names.plane[3:] = 0  # what is left of 1000 noisy ones spans all twenty
+    names.farthest.copy_(names.distance(known + 0.01 * torch.randn(1000, 20, generator=draw)).max())
+    torch.nn.init.zeros_(names.read.weight)
+    names.read.bias.data = torch.tensor([0.0, 0.0, 9.0])
+    other = torch.randn(1, 3, generator=draw) @ plane + 2
+    assert names.likeliest(other) == Name("jeans", "bottom")
+    assert names.likeliest(other + rest[:1]) is None
+    assert names.distance(other + rest[:1]).item() == pytest.approx(20**-0.5, abs=0.01)
+
+
+def test_nearly_all_that_it_has_learned_from_is_near_enough():
+    names = Names(300, KNOWN)
+    means = torch.randn(2000, 300, generator=torch.Generator().manual_seed(0))
+    names.measure(means)
+    assert (names.distance(means) <= names.farthest).float().mean() == pytest.approx(0.99, abs=0.002)
+    assert names.plane @ names.plane.T == pytest.approx(torch.eye(200), abs=1e-4)
+
+
 def test_words_are_those_of_the_captions():
     assert name("top", "t-shirt", "long") == "a long-sleeved t-shirt"
     assert name("onepiece", "overalls", "short") == "short overalls"
