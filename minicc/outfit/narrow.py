@@ -35,6 +35,7 @@ class AutomaticMask:
     notes: list[str]  # what was recognised, in words
     clothes: Clothes  # what the character wears
     kinds: Sequence[str] = ()  # what the garments are; empty if that was not asked or not recognised
+    words: str = ""  # what one garment is called, if it has a name
 
 
 @dataclass

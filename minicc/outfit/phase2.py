@@ -28,7 +28,6 @@ from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, rea
 from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask
 from minicc.pipeline import StableDiffusion
 
-DRAWN_AS = "its picture is read as: {}; if it is something else, say so with prompt= or --prompt"
 GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
 
 
@@ -99,12 +98,12 @@ def dressed(
     narrow = Narrowing(sd, detector, ready, [found] * len(seeds), feather) if found and detector else None
     looked = seen(sd, control, garments, one.hint) if garments else None
     alone = len(laid) == 1
-    opening = called(sd, detector, laid) if alone and not prompt else []
+    opening = ([found.words] if found else called(sd, detector, laid)) if alone and not prompt else []
     lay = laying(sd, control, detector, ready, narrow, looked, laid * len(seeds)) if alone else None
     controls = [Hinted.of(control, one.hint, strength, looked)]
     told = {"narrow": narrow, "lay": lay, "opening": opening, **options}
     pictures = fill(sd, one.image, one.mask, [prompt], seeds, controls, **told)  # type: ignore[arg-type]
-    notes = [*(found.notes if found else []), *(DRAWN_AS.format(words) for words in opening if words)]
+    notes = found.notes if found else [f"the garment is taken for: {words}" for words in opening if words]
     made = finished(ready, narrow, pictures, prompt, seeds)
     errors = [colour_error(garments, each.image, np.asarray(each.mask) > 0) if garments else None for each in made]
     return [replace(r, notes=notes + r.notes, colour_error=e) for r, e in zip(made, errors, strict=True)]
@@ -156,16 +155,19 @@ def automatic_mask(
     if (count := figures_in(found)) > 1:
         raise SeveralFigures(f"the picture shows {count} figures: crop to one, or paint a mask over its clothes", found)
     doubts = unfamiliar(found)
-    shown = [] if classes else [kinds_of(sd, detector, garment) for garment in garments]
+    laid = [] if classes else [placed(garment, sd.side) for garment in garments]
+    shown, words = [kinds_in(sd, detector, one) for one in laid], called(sd, detector, laid)
     if not all(shown):
         doubt = "the garment was not recognised: all clothes are changed, or pass classes="
         return AutomaticMask(clothing_mask(found), [*doubts, doubt], found)
     if not shown:
         return AutomaticMask(clothing_mask(found, classes), doubts, found)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
-    said = f"the garment{'s are' if len(shown) > 1 else ' is'} taken for: {', '.join(kinds)}"
+    known = [", ".join(those) + (f" ({name})" if name else "") for those, name in zip(shown, words, strict=True)]
+    said = f"the garment{'s are' if len(known) > 1 else ' is'} taken for: {', '.join(known)}"
     half = half_replaced(found, [*kinds, *outfit])
-    return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half], found, kinds)
+    name = words[0] if len(words) == 1 else ""
+    return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half], found, kinds, name)
 
 
 def batch(
@@ -186,7 +188,7 @@ def batch(
         raise Error(f"{len(found)} masks found of {len(ready)} characters: narrowing takes a detector and one of each")
     narrow = Narrowing(sd, detector, list(ready), found, feather) if detector and found else None
     lay = laying(sd, control, detector, ready, narrow, looked, laid) if laid else None
-    opening = called(sd, detector, laid)
+    opening = [one.words for one in found] if found else called(sd, detector, laid)
     told = {"guidance": guidance, "narrow": narrow, "lay": lay, "opening": opening, **options}
     pictures = fill(sd, image, mask, [""], seeds, [Hinted.of(control, hint, strength, looked)], **told)  # type: ignore[arg-type]
     return finished(ready, narrow, pictures, "", seeds)
@@ -211,7 +213,8 @@ def called(sd: StableDiffusion, detector: ClothingDetector | None, garments: Seq
     """What garments are called, in words; "" for one that has no name, and for all if nobody knows them.
 
     With these the first half of the steps draws the outlines: the locked U-Net knows how long a short dress is, which
-    the garment's picture tells the copy less surely.
+    the garment's picture tells the copy less surely. Later it would rather draw what sentences say than what is in the
+    picture, and sentences matter most early on (eDiff-I, Balaji et al. 2022, arXiv 2211.01324).
     """
     names = [detector.name(sd, garment.picture) if detector else None for garment in garments]
     return [name.words if name else "" for name in names]

@@ -136,6 +136,9 @@ def test_what_a_garment_is_called_opens_unless_the_user_says_otherwise(sd, detec
     assert any(words in note for note in made.notes)
     made = phase2.generate(sd, control, one.character, one.garment, prompt="a red dress", **options)
     assert said[1:] == [[]]
-    assert not any(words in note for note in made.notes)
+    assert any(f"({words})" in note for note in made.notes)  # recognised, but not told
+    made = phase2.generate(sd, control, one.character, one.garment, mask=one.mask, **options)
+    assert said[2:] == [[words]]
+    assert any(words in note for note in made.notes)
     phase2.generate(sd, control, one.character, one.garment, mask=one.mask, steps=2)
-    assert said[2:] == [[""]]
+    assert said[3:] == [[""]]
