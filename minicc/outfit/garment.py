@@ -31,6 +31,7 @@ class Placed:
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
     extent: Extent | None = None  # of all of it, in the given picture; None: that cuts it off, none knows where
+    was_cut: bool = False  # an edge cut it off, and its mirror image completes it
 
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""
@@ -60,19 +61,7 @@ def placed(garment: Image.Image, side: int) -> Placed:
     off, its mirror image completes it, if it is known about which axis (`breadth`). Raises PictureError if there is
     nothing to see, or if the ground is busy: what is garment and what is not cannot be told there.
     """
-    picture, shown = cut_out(garment)
-    if not shown.any():
-        if "A" in garment.getbands() and 0 < np.asarray(garment.getchannel("A")).max() < OPAQUE:
-            raise PictureError(f"the garment is nearly transparent, alpha below {OPAQUE} everywhere: make it opaque")
-        raise PictureError(
-            "the garment's picture is empty, or filled to its edges: "
-            "expected a garment on a plain or transparent ground, with a margin around it"
-        )
-    clear = clearness(garment)
-    extent, across, moved = extent_of(shown, clear), breadth(shown, clear), 0
-    pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
-    if across is not None:
-        pixels, shown, moved = completed(pixels, shown, across)
+    pixels, shown, moved, extent = whole(garment)
     left, top, right, bottom = box = bounds(shown)
     piece, mask = Image.fromarray(pixels).crop(box), Image.fromarray(shown).crop(box)
     scale = side * (1 - 2 * MARGIN) / max(piece.size)
@@ -83,7 +72,26 @@ def placed(garment: Image.Image, side: int) -> Placed:
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     if not np.asarray(where).any():
         raise PictureError("nothing but specks of the garment is opaque: make it opaque")
-    return Placed(sheet, np.asarray(where), (left - moved, top, right - moved, bottom), corner, scale, extent)
+    box, was_cut = (left - moved, top, right - moved, bottom), shown.shape[1] > garment.width
+    return Placed(sheet, np.asarray(where), box, corner, scale, extent, was_cut)
+
+
+def whole(garment: Image.Image) -> tuple[np.ndarray, np.ndarray, int, Extent | None]:
+    """A garment on white, (H, W, 3) uint8, and where it is, (H, W) bool, completed where that is possible; by how many
+    columns its picture moved to the right, and its extent there, before it moved.
+    """
+    picture, shown = cut_out(garment)
+    if not shown.any():
+        if "A" in garment.getbands() and 0 < np.asarray(garment.getchannel("A")).max() < OPAQUE:
+            raise PictureError(f"the garment is nearly transparent, alpha below {OPAQUE} everywhere: make it opaque")
+        raise PictureError(
+            "the garment's picture is empty, or filled to its edges: "
+            "expected a garment on a plain or transparent ground, with a margin around it"
+        )
+    pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
+    clear = clearness(garment)
+    extent, across = extent_of(shown, clear), breadth(shown, clear)
+    return (pixels, shown, 0, extent) if across is None else (*completed(pixels, shown, across), extent)
 
 
 def cut_out(garment: Image.Image) -> tuple[Image.Image, np.ndarray]:

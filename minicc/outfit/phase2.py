@@ -28,6 +28,7 @@ from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, rea
 from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask
 from minicc.pipeline import StableDiffusion
 
+MIRRORED = "the garment's picture cuts it off: its mirror image completes it"
 GUIDANCE = 2.0  # on garment and prompt together; a garment's picture says more than a sentence, for which 7.5 is usual
 
 
@@ -104,6 +105,7 @@ def dressed(
     told = {"narrow": narrow, "lay": lay, "opening": opening, **options}
     pictures = fill(sd, one.image, one.mask, [prompt], seeds, controls, **told)  # type: ignore[arg-type]
     notes = found.notes if found else [f"the garment is taken for: {words}" for words in opening if words]
+    notes = notes + [MIRRORED] * any(garment.was_cut for garment in laid)
     made = finished(ready, narrow, pictures, prompt, seeds)
     errors = [colour_error(garments, each.image, np.asarray(each.mask) > 0) if garments else None for each in made]
     return [replace(r, notes=notes + r.notes, colour_error=e) for r, e in zip(made, errors, strict=True)]

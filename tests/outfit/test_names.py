@@ -142,3 +142,11 @@ def test_what_a_garment_is_called_opens_unless_the_user_says_otherwise(sd, detec
     assert any(words in note for note in made.notes)
     phase2.generate(sd, control, one.character, one.garment, mask=one.mask, steps=2)
     assert said[3:] == [[""]]
+
+
+def test_a_garment_that_was_cut_off_is_told_of(sd):
+    control, one = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), wears(2, 0)[1]
+    assert placed(one.garment, 128).was_cut
+    options = {"mask": one.mask, "steps": 1}
+    assert phase2.MIRRORED in phase2.generate(sd, control, one.character, one.garment, **options).notes
+    assert phase2.MIRRORED not in phase2.generate(sd, control, one.character, one.after.flat(one.slot), **options).notes
