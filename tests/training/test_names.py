@@ -37,7 +37,7 @@ def test_names_are_learned_and_the_rest_of_the_detector_stays(cache, tmp_path):
 
 
 def test_names_come_of_dolls_alone(cache, tmp_path, capsys):
-    assert main(["train", "names", "--data", str(tmp_path), "--cache", str(cache), "--out", str(tmp_path / "c")]) == 1
+    assert main(["train", "names", "--data", str(tmp_path), "--cache", str(cache), "--out", str(tmp_path / "c")]) == 2
     assert "paper dolls alone" in capsys.readouterr().err
 
 
