@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from minicc.data.dolls import Doll
 from minicc.data.dolls.captions import name
-from minicc.data.tensors import on_white, to_image, to_tensor
+from minicc.data.tensors import on_white, to_tensor
 from minicc.evaluation.edits import average
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import garment_picture
@@ -17,10 +17,10 @@ from minicc.training.names_stage import clothes_alone, given
 
 
 def names_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[Doll]) -> dict[str, float]:
-    """Of pictures of the dolls' garments, mirrored, scaled and moved as in phase 2, cut off in parts.
+    """Of pictures of the dolls' garments, and of all that a doll wears; mirrored, scaled and moved, cut off in parts.
 
-    right, wrong: the shares that are called what they are, and something else; the rest gets no name. outfits: of
-    pictures of all that a doll wears, the share that rightly gets none. Empty for a detector that has learned no names.
+    right, wrong: the shares that are called what they are, and something else; the rest gets no name. outfits: the
+    share of those of all that a doll wears that rightly gets none. Empty for a detector that has learned no names.
     """
     if detector.names is None:
         return {}
@@ -32,6 +32,6 @@ def names_told(sd: StableDiffusion, detector: ClothingDetector, dolls: Sequence[
             told = detector.name(sd, garment_picture(given(flat, random), sd.side))
             right.append(told is not None and told.words == name(slot, worn.kind, worn.length))
             wrong.append(told is not None and not right[-1])
-        outfit = to_image(clothes_alone(to_tensor(on_white(doll.image))[0], torch.from_numpy(doll.index)))
-        outfits.append(detector.name(sd, garment_picture(outfit, sd.side)) is None)
+        outfit = clothes_alone(to_tensor(on_white(doll.image))[0], torch.from_numpy(doll.index))
+        outfits.append(detector.name(sd, garment_picture(given(outfit, random), sd.side)) is None)
     return {"right": average(right), "wrong": average(wrong), "outfits": average(outfits)}

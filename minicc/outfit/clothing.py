@@ -142,7 +142,9 @@ class ClothingDetector(nn.Module):
         self.mean, self.deviation = (nn.ParameterList(v(c) for c in channels) for v in (zeros, ones))
 
     def standardised(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Maps as the heads read them."""
+        """Maps as the heads read them. Raises Error for maps of other models."""
+        if tuple(m.shape[1] for m in maps) != self.channels:
+            raise Error("the detector does not read these models: train one for them with minicc train detector --sd …")
         numbers = zip(maps, self.mean, self.deviation, strict=True)
         return [((m.to(mean) - mean) / deviation) for m, mean, deviation in numbers]
 
@@ -155,8 +157,6 @@ class ClothingDetector(nn.Module):
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits of every head: (heads, B, classes, H, W). Raises Error for maps of other models."""
-        if tuple(m.shape[1] for m in maps) != self.channels:
-            raise Error("the detector does not read these models: train one for them with minicc train detector --sd …")
         maps = self.standardised(maps)
         return torch.stack([head(maps) for head in self.heads])
 

@@ -67,7 +67,9 @@ def breadth(shown: np.ndarray, clear: np.ndarray) -> tuple[float, float] | None:
         return (left, right) if all(touched) or not left_cut else None
     if (middle := axis(shown, clear)) is None:
         return None
-    return (2 * middle - right, right) if left_cut else (left, 2 * middle - left)
+    mirrored = (2 * middle - right, right) if left_cut else (left, 2 * middle - left)
+    slack = ASKEW * (right - left)
+    return mirrored if mirrored[0] <= left + slack and mirrored[1] >= right - slack else None  # else one side is longer
 
 
 def completed(pixels: np.ndarray, shown: np.ndarray, across: tuple[float, float]) -> tuple[np.ndarray, np.ndarray, int]:

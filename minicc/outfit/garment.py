@@ -31,7 +31,7 @@ class Placed:
     corner: tuple[int, int]  # where the box's upper left corner lies now
     scale: float
     extent: Extent | None = None  # of all of it, in the given picture; None: that cuts it off, none knows where
-    was_cut: bool = False  # an edge cut it off, and its mirror image completes it
+    completed: bool = False  # an edge cut it off, and its mirror image is in the place of what was missing
 
     def moved(self, points: np.ndarray) -> np.ndarray:
         """Points (…, 2) of the given picture, in pixels (x, y) → where they lie in `picture`, in parts of its side."""
@@ -61,7 +61,7 @@ def placed(garment: Image.Image, side: int) -> Placed:
     off, its mirror image completes it, if it is known about which axis (`breadth`). Raises PictureError if there is
     nothing to see, or if the ground is busy: what is garment and what is not cannot be told there.
     """
-    pixels, shown, moved, extent = whole(garment)
+    pixels, shown, moved, extent = with_rest(garment)
     left, top, right, bottom = box = bounds(shown)
     piece, mask = Image.fromarray(pixels).crop(box), Image.fromarray(shown).crop(box)
     scale = side * (1 - 2 * MARGIN) / max(piece.size)
@@ -72,11 +72,11 @@ def placed(garment: Image.Image, side: int) -> Placed:
     where.paste(mask.resize((width, height), Image.Resampling.NEAREST), corner)
     if not np.asarray(where).any():
         raise PictureError("nothing but specks of the garment is opaque: make it opaque")
-    box, was_cut = (left - moved, top, right - moved, bottom), shown.shape[1] > garment.width
-    return Placed(sheet, np.asarray(where), box, corner, scale, extent, was_cut)
+    box, wider = (left - moved, top, right - moved, bottom), shown.shape[1] > garment.width
+    return Placed(sheet, np.asarray(where), box, corner, scale, extent, completed=wider)
 
 
-def whole(garment: Image.Image) -> tuple[np.ndarray, np.ndarray, int, Extent | None]:
+def with_rest(garment: Image.Image) -> tuple[np.ndarray, np.ndarray, int, Extent | None]:
     """A garment on white, (H, W, 3) uint8, and where it is, (H, W) bool, completed where that is possible; by how many
     columns its picture moved to the right, and its extent there, before it moved.
     """

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 SURE = 0.8  # the least probability of a name that counts
-SPAN = 200  # dimensions of the plane in which the garments of the training lie, nearly
-USUAL = 0.99  # of these, the share that is no further from it than a garment with a name
+SPAN = 200  # dimensions of the plane in which the pictures of the training lie, nearly; one for EACH of them at most
+EACH = 40
+USUAL = 0.99  # of these pictures, outfits among them, the share that is no further from it than a garment with a name
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,12 @@ class Names(nn.Module):
     """The means of all feature maps → logits: of none of the names, as of a whole outfit, and of each.
 
     A layer is sure of things that it has never seen, too. So a garment's means are compared with their projection onto
-    the first principal components of those in the training: what is not like these lies beside their plane and has no
+    the first principal components of the training's pictures: what is not like these lies beside their plane and has no
     name (novelty detection by reconstruction error).
     """
 
-    mean: Tensor  # (channels,), of the garments in the training
-    plane: Tensor  # (SPAN, channels), orthonormal
+    mean: Tensor  # (channels,), of the pictures in the training
+    plane: Tensor  # (SPAN, channels), orthonormal; zeros in the place of what few pictures do not tell
     farthest: Tensor  # (): the distance from it, of a channel on average, beyond which nothing has a name
 
     def __init__(self, channels: int, known: Sequence[Sequence[str]]):
@@ -46,10 +47,13 @@ class Names(nn.Module):
 
     @torch.no_grad()
     def measure(self, means: Tensor) -> None:
-        """Take plane and distances from the means of many garments, (N, channels)."""
+        """Take plane and distances from the means of many pictures, (N, channels).
+
+        In a plane of as many dimensions as there are pictures all of them would lie, and no other one.
+        """
         means = means.to(self.mean)
         self.mean.copy_(means.mean(0))
-        plane = torch.linalg.svd(means - self.mean, full_matrices=False).Vh[:SPAN]
+        plane = torch.linalg.svd(means - self.mean, full_matrices=False).Vh[: min(SPAN, len(means) // EACH)]
         self.plane.zero_()[: len(plane)] = plane
         self.farthest.copy_(self.distance(means).quantile(USUAL))
 

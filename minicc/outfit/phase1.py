@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 import torch
@@ -181,7 +182,7 @@ def fill(
     `seamless`. narrow: the last of these times, what has been drawn, (B, 3, H, W) → the masks that remain, each inside
     its old one. lay: at the end, what has been drawn, and its latents → the same with something laid on it; those
     pictures on which something is then go through the VAE. opening: sentences, 1 or B, in the place of the prompts down
-    to timestep OPENING, in which outlines are drawn.
+    to timestep OPENING, in which outlines are drawn; an empty one leaves the prompt there.
     """
     known = sd.encode_image(blank(image, mask))  # (1 or B, 4, h, w)
     if len(seeds) == 0:
@@ -205,7 +206,10 @@ def fill(
         scale = sd.usual_guidance if guidance is None else guidance
         return sd.guided(context, unprompted, scale, controls=controls)
 
-    model = opened(told(opening), told(prompts)) if any(opening) else told(prompts)
+    model = told(prompts)
+    if any(opening):
+        early = sum(t >= OPENING for t, _ in sd.schedule.pairs(steps))
+        model = opened(told(instead(opening, prompts)), model, early)
     inside = inside.to(known)
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, draws, anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
@@ -219,9 +223,17 @@ def fill(
     return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
 
 
-def opened(first: Model, then: Model) -> Model:
-    """One model down to timestep OPENING, another from there."""
-    return lambda x, t: (first if int(t[0]) >= OPENING else then)(x, t)
+def instead(opening: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """The opening sentences, and the prompts where these are empty; either may be one for all."""
+    many = max(len(opening), len(prompts))
+    pairs = zip(*(list(texts) * (many if len(texts) == 1 else 1) for texts in (opening, prompts)), strict=True)
+    return [sentence or prompt for sentence, prompt in pairs]
+
+
+def opened(first: Model, then: Model, early: int) -> Model:
+    """One model in so many calls, another from there on."""
+    calls = count()
+    return lambda x, t: (first if next(calls) < early else then)(x, t)
 
 
 def blended_steps(

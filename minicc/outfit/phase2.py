@@ -105,7 +105,7 @@ def dressed(
     told = {"narrow": narrow, "lay": lay, "opening": opening, **options}
     pictures = fill(sd, one.image, one.mask, [prompt], seeds, controls, **told)  # type: ignore[arg-type]
     notes = found.notes if found else [f"the garment is taken for: {words}" for words in opening if words]
-    notes = notes + [MIRRORED] * any(garment.was_cut for garment in laid)
+    notes = notes + [MIRRORED] * any(garment.completed for garment in laid)
     made = finished(ready, narrow, pictures, prompt, seeds)
     errors = [colour_error(garments, each.image, np.asarray(each.mask) > 0) if garments else None for each in made]
     return [replace(r, notes=notes + r.notes, colour_error=e) for r, e in zip(made, errors, strict=True)]
@@ -157,18 +157,18 @@ def automatic_mask(
     if (count := figures_in(found)) > 1:
         raise SeveralFigures(f"the picture shows {count} figures: crop to one, or paint a mask over its clothes", found)
     doubts = unfamiliar(found)
-    laid = [] if classes else [placed(garment, sd.side) for garment in garments]
-    shown, words = [kinds_in(sd, detector, one) for one in laid], called(sd, detector, laid)
+    laid = [placed(garment, sd.side) for garment in garments]
+    shown, words = [] if classes else [kinds_in(sd, detector, one) for one in laid], called(sd, detector, laid)
+    name = words[0] if len(words) == 1 else ""
     if not all(shown):
         doubt = "the garment was not recognised: all clothes are changed, or pass classes="
         return AutomaticMask(clothing_mask(found), [*doubts, doubt], found)
     if not shown:
-        return AutomaticMask(clothing_mask(found, classes), doubts, found)
+        return AutomaticMask(clothing_mask(found, classes), doubts, found, words=name)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
-    known = [", ".join(those) + (f" ({name})" if name else "") for those, name in zip(shown, words, strict=True)]
+    known = [", ".join(those) + (f" ({each})" if each else "") for those, each in zip(shown, words, strict=True)]
     said = f"the garment{'s are' if len(known) > 1 else ' is'} taken for: {', '.join(known)}"
     half = half_replaced(found, [*kinds, *outfit])
-    name = words[0] if len(words) == 1 else ""
     return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half], found, kinds, name)
 
 

@@ -319,11 +319,10 @@ def train_points(a: Namespace, config: TrainConfig) -> Path:
 
 
 def train_names(a: Namespace, config: TrainConfig) -> Path:
-    """One more layer for a trained detector, new or trained: what a garment is called."""
+    """One more layer for a trained detector, always a new one: what a garment is called."""
     sd = load(a.sd or "tiny", a.device, prediction=a.prediction, look=True, vae=a.vae)
     detector = ClothingDetector.load(a.detector or "tiny")
-    if detector.names is None:
-        detector.names = seeded(lambda: Names(sum(detector.channels), NAMES), config.seed)
+    detector.names = seeded(lambda: Names(sum(detector.channels), NAMES), config.seed)
     detector.to(sd.device)
     data, held_out = (names_dolls(a, sd, detector, *of) for of in (("train", dolls_of(a)), ("val", range(100))))
     detector.names.measure(data.kept["means"])

@@ -100,8 +100,8 @@ def pictured(drawn: dict[str, Tensor], i: int, seed: int, random: np.random.Gene
 
 
 def given(picture: Tensor, random: np.random.Generator) -> Image.Image:
-    """A picture (3, H, W) on white as somebody may give it: mirrored, scaled, moved, and not so far that the edges show
-    more of the garment than of its ground.
+    """A picture (3, H, W) on white as somebody may give it: mirrored, scaled, moved, and not so far that its ground
+    cannot be told any more (`foreground`).
     """
     while True:
         image = to_image(moved(picture, variation(random)))

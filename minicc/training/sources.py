@@ -11,8 +11,10 @@ from torch.utils.data import Dataset
 
 from minicc.data.folder import PictureFolder
 from minicc.models.tokenizer import fitting, tokenize
+from minicc.outfit import garment
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion
+from minicc.training import names_stage, phase2_stage
 from minicc.training.cache import digest_of, kept
 from minicc.training.checkpoint import writing
 from minicc.training.data import Dressed, Latents, Painted, Pictures, in_range
@@ -29,7 +31,7 @@ from minicc.training.dolls_cache import (
 )
 from minicc.training.encode import contexts_of, folder_latents, latents_of
 from minicc.training.folders import FolderPictures, WornFolder, WornPictures
-from minicc.training.names_stage import NAMES, OUTFITS, Named, means_and_names
+from minicc.training.names_stage import Named, means_and_names
 from minicc.training.phase2_stage import Worn
 from minicc.training.points_stage import Shown, maps_and_points
 
@@ -171,7 +173,9 @@ def names_dolls(a: Namespace, sd: StableDiffusion, detector: ClothingDetector, s
     """What the detector's features say of garments' pictures, and what these are called."""
     drawn = draw_dolls(a.cache, split, seeds, sd.side)
     models = (sd.unet, sd.vae, sd.text_encoder, detector.mean, detector.deviation)
-    digest = digest_of(*models, drawn["flat"], a.seed, detector.t, NAMES, OUTFITS)
+    shown = [drawn[name] for name in ("flat", "image", "index", "facts")]
+    code = [Path(module.__file__) for module in (names_stage, garment, phase2_stage) if module.__file__]
+    digest = digest_of(*models, *shown, *code, a.seed, detector.t)
     path = a.cache / f"means-{split}-{named(seeds)}.safetensors"
     return Named(kept(path, digest, lambda: means_and_names(sd, detector, drawn, seeds, a.seed)))
 

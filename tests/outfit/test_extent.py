@@ -56,8 +56,8 @@ def test_what_is_cut_off_is_completed_by_its_mirror_image(cut, mode, alike):
         off = abs(np.asarray(part.picture).astype(int) - np.asarray(whole.picture)).max(-1)
         assert (off <= 40).mean() > alike
         assert (part.shown == whole.shown).mean() > alike
-        assert part.was_cut
-        assert not whole.was_cut
+        assert part.completed
+        assert not whole.completed
         point = np.array([50.0, 45.0])
         assert part.moved(point - (moved_by, 0)) == pytest.approx(whole.moved(point), abs=0.02)
 

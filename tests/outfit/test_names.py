@@ -8,16 +8,18 @@ import torch
 from PIL import Image
 
 import minicc
-from minicc import phase2
+from minicc import phase1, phase2
 from minicc.data import dolls
 from minicc.data.dolls.captions import name
+from minicc.diffusion.steps import Step
+from minicc.errors import Error
 from minicc.evaluation.names import names_told
 from minicc.evaluation.wears import wears
 from minicc.outfit.clothing import ClothingDetector
 from minicc.outfit.garment import garment_picture, placed
 from minicc.outfit.names import SURE, Name, Names
-from minicc.outfit.phase1 import OPENING, fill, opened, prepare
-from minicc.outfit.reach import kinds_in
+from minicc.outfit.phase1 import OPENING, fill, instead, opened, prepare
+from minicc.outfit.reach import kinds_in, kinds_of
 
 KNOWN = [("a short dress", "dress"), ("jeans", "bottom")]
 
@@ -62,10 +64,29 @@ def test_what_lies_beside_the_plane_of_the_known_has_no_name():
 
 def test_nearly_all_that_it_has_learned_from_is_near_enough():
     names = Names(300, KNOWN)
-    means = torch.randn(2000, 300, generator=torch.Generator().manual_seed(0))
+    means = torch.randn(8000, 300, generator=torch.Generator().manual_seed(0))
     names.measure(means)
     assert (names.distance(means) <= names.farthest).float().mean() == pytest.approx(0.99, abs=0.002)
     assert names.plane @ names.plane.T == pytest.approx(torch.eye(200), abs=1e-4)
+
+
+def test_few_pictures_span_no_plane_that_holds_them_all():
+    names, draw = Names(300, KNOWN), torch.Generator().manual_seed(0)
+    known, others = torch.randn(2, 100, 20, generator=draw) @ torch.randn(20, 300, generator=draw)
+    names.measure(known)
+    assert (names.distance(others) <= names.farthest).float().mean() > 0.9
+
+
+def test_a_detector_of_other_models_is_refused(sd):
+    other = ClothingDetector([3, 4], heads=1, names=KNOWN)
+    flat = dolls.draw(5).flat("shoes")
+    for ask in (lambda: other.name(sd, garment_picture(flat, 128)), lambda: kinds_of(sd, other, flat)):
+        with pytest.raises(Error, match="does not read these models"):
+            ask()
+
+
+def test_without_names_nothing_is_told(sd):
+    assert names_told(sd, ClothingDetector([3], heads=1), [dolls.draw(0)]) == {}
 
 
 def test_words_are_those_of_the_captions():
@@ -105,10 +126,28 @@ def test_a_named_garment_is_of_the_kind_that_the_name_says(sd, detector):
     assert kinds_in(sd, another, flat) == ["accessory"]
 
 
-def test_an_opening_is_told_down_to_its_timestep():
-    model = opened(lambda x, t: "first", lambda x, t: "then")
-    said = [model(None, torch.tensor([t, t])) for t in (980, OPENING, OPENING - 1, 0)]
-    assert said == ["first", "first", "then", "then"]
+def test_an_opening_is_told_in_the_first_steps():
+    model = opened(lambda x, t: "first", lambda x, t: "then", 2)
+    assert [model(None, None) for _ in range(4)] == ["first", "first", "then", "then"]
+
+
+def test_an_empty_opening_leaves_the_prompt():
+    assert instead(["a", ""], ["b"]) == ["a", "b"]
+    assert instead(["a"], ["b", "c"]) == ["a", "a"]
+    with pytest.raises(ValueError, match="argument 2"):
+        instead(["a", "b"], ["c", "d", "e"])
+
+
+@pytest.mark.parametrize("steps", [3, 10, 50])
+def test_it_is_told_down_to_its_timestep(sd, monkeypatch, steps):
+    told = []
+    monkeypatch.setattr(phase1, "opened", lambda first, then, early: told.append(early) or then)
+    one = wears(1, 0)[0]
+    ready = prepare(sd, one.character, one.mask)
+    monkeypatch.setattr(phase1, "blended_steps", lambda *a: iter([Step(0, a[1], a[1], -1)]))
+    fill(sd, ready.image, ready.mask, ["jeans"], [0], steps=steps, opening=["a red dress"])
+    times = [t for t, _ in sd.schedule.pairs(steps)]
+    assert times[told[0] - 1] >= OPENING > times[told[0]]
 
 
 def test_an_opening_is_another_sentence_in_the_first_steps_alone(sd):
@@ -140,13 +179,15 @@ def test_what_a_garment_is_called_opens_unless_the_user_says_otherwise(sd, detec
     made = phase2.generate(sd, control, one.character, one.garment, mask=one.mask, **options)
     assert said[2:] == [[words]]
     assert any(words in note for note in made.notes)
+    phase2.generate(sd, control, one.character, one.garment, classes=["top"], **options)
+    assert said[3:] == [[words]]
     phase2.generate(sd, control, one.character, one.garment, mask=one.mask, steps=2)
-    assert said[3:] == [[""]]
+    assert said[4:] == [[""]]
 
 
-def test_a_garment_that_was_cut_off_is_told_of(sd):
+def test_a_garment_that_completed_off_is_told_of(sd):
     control, one = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), wears(2, 0)[1]
-    assert placed(one.garment, 128).was_cut
+    assert placed(one.garment, 128).completed
     options = {"mask": one.mask, "steps": 1}
     assert phase2.MIRRORED in phase2.generate(sd, control, one.character, one.garment, **options).notes
     assert phase2.MIRRORED not in phase2.generate(sd, control, one.character, one.after.flat(one.slot), **options).notes

@@ -53,7 +53,7 @@ def test_the_head_for_points_learns_and_the_detectors_others_stay(cache, tmp_pat
     assert ClothingDetector.load("tiny").find(sd, dolls.draw(0).image).index.tobytes() == found.index.tobytes()
 
 
-def test_a_detector_taught_other_pictures_or_models_tells_no_points(cache, tmp_path):
+def test_a_detector_taught_other_pictures_or_models_tells_no_points_and_no_names(cache, tmp_path):
     options = [
         "--dolls",
         "2",
@@ -71,9 +71,13 @@ def test_a_detector_taught_other_pictures_or_models_tells_no_points(cache, tmp_p
     assert main(["train", "points", "--out", str(tmp_path / "points"), *options]) == 0
     told = ["--detector", str(tmp_path / "points" / "detector")]
     assert main(["train", "detector", "--out", str(tmp_path / "same"), *told, *options]) == 0
-    assert ClothingDetector.load(tmp_path / "same" / "detector").points is not None
+    same = ClothingDetector.load(tmp_path / "same" / "detector")
+    assert same.points is not None
+    assert same.names is not None
     assert main(["train", "detector", "--out", str(tmp_path / "other"), *told, "--vae", "tiny", *options]) == 0
-    assert ClothingDetector.load(tmp_path / "other" / "detector").points is None
+    other = ClothingDetector.load(tmp_path / "other" / "detector")
+    assert other.points is None
+    assert other.names is None
 
 
 def test_each_pixels_point_is_that_of_its_own_garment(cache):
