@@ -307,7 +307,10 @@ def test_dolls_are_written_as_a_sheet_and_as_a_folder_of_any_layout(tmp_path, la
             "--detector finds the clothes",
         ),
         ("evaluate base --data FILE", "--data is for phase1, detector, phase2: leave it out of base"),
-        ("train vae --sd tiny --out run", "--sd is for base, phase1, detector, points, names, phase2: leave it out of vae"),
+        (
+            "train vae --sd tiny --out run",
+            "--sd is for base, phase1, detector, points, names, phase2: leave it out of vae",
+        ),
         ("train base --drop 0.3 --out run", "--drop is for phase1, phase2: leave it out of base"),
         ("phase2 --character c.png --garment g.png --out .", "no suffix"),
         ("phase2 --character c.png --garment g.png busy.png --out m.png", "busy.png: the garment's ground is busy"),
