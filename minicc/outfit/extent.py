@@ -37,12 +37,11 @@ class Extent:
         return (parts - 0.5) * self.longer + self.middle
 
 
-def extent_of(shown: np.ndarray, clear: np.ndarray) -> Extent | None:
-    """Of a garment, from where it is seen, (H, W) bool, and how clearly, (H, W), 0 to 1; None if it is not known how
-    much is missing.
+def extent_of(shown: np.ndarray, clear: np.ndarray, across: tuple[float, float] | None) -> Extent | None:
+    """Of a garment, from where it is seen, (H, W) bool, and how clearly, (H, W), 0 to 1; across: its `breadth`. None if
+    it is not known how much is missing.
     """
     _, top_cut, _, bottom_cut = touched = edges_touched(shown)
-    across = breadth(shown, clear)
     if across is None or ((top_cut or bottom_cut) and not all(touched)):
         return None
     top, bottom = ends(np.any(shown, axis=1), clear.max(1))

@@ -90,7 +90,8 @@ def with_rest(garment: Image.Image) -> tuple[np.ndarray, np.ndarray, int, Extent
         )
     pixels = np.where(shown[..., None], np.asarray(picture), 255).astype(np.uint8)
     clear = clearness(garment)
-    extent, across = extent_of(shown, clear), breadth(shown, clear)
+    across = breadth(shown, clear)
+    extent = extent_of(shown, clear, across)
     return (pixels, shown, 0, extent) if across is None else (*completed(pixels, shown, across), extent)
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 SURE = 0.8  # the least probability of a name that counts
-SPAN = 200  # dimensions of the plane in which the pictures of the training lie, nearly; one for EACH of them at most
-EACH = 40
+SPAN = 200  # dimensions of the plane in which the pictures of the training lie, nearly
+EACH = 40  # so many pictures give one dimension, up to SPAN
 USUAL = 0.99  # of these pictures, outfits among them, the share that is no further from it than a garment with a name
 
 

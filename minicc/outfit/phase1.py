@@ -201,15 +201,11 @@ def fill(
             mask = narrow(drawn)
         return sd.encode_image(torch.where(mask > 0.5, drawn, image)), latent_mask(mask, sd.vae.stride).to(known)
 
-    def told(texts: Sequence[str]) -> Model:
-        context, unprompted = (sd.encode_text(those).expand(len(seeds), -1, -1) for those in (texts, [negative]))
-        scale = sd.usual_guidance if guidance is None else guidance
-        return sd.guided(context, unprompted, scale, controls=controls)
-
-    model = told(prompts)
+    scale = sd.usual_guidance if guidance is None else guidance
+    model = told(sd, prompts, negative, len(seeds), scale, controls)
     if any(opening):
-        early = sum(t >= OPENING for t, _ in sd.schedule.pairs(steps))
-        model = opened(told(instead(opening, prompts)), model, early)
+        first = told(sd, instead(opening, prompts), negative, len(seeds), scale, controls)
+        model = opened(first, model, early=sum(t >= OPENING for t, _ in sd.schedule.pairs(steps)))
     inside = inside.to(known)
     steps_left = blended_steps(model, noise, known, inside, sd.schedule, steps, eta, draws, anew, moments)
     z = last(tqdm(steps_left, total=steps, disable=not progress, desc="DDIM")).x
@@ -221,6 +217,14 @@ def fill(
         if changed.any():
             picture[changed] = sd.decode_latents(sd.encode_image(laid[changed]))
     return seamless(picture, image.to(picture), mask.to(picture)) if put_back and closed else picture
+
+
+def told(
+    sd: StableDiffusion, texts: Sequence[str], negative: str, many: int, scale: float, controls: Sequence[Hinted]
+) -> Model:
+    """The guided model for so many pictures, told one sentence, or each its own."""
+    context, unprompted = (sd.encode_text(those).expand(many, -1, -1) for those in (texts, [negative]))
+    return sd.guided(context, unprompted, scale, controls=controls)
 
 
 def instead(opening: Sequence[str], prompts: Sequence[str]) -> list[str]:

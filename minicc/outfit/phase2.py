@@ -25,7 +25,7 @@ from minicc.outfit.garment import Placed, looked_at, placed, seen
 from minicc.outfit.laying import Laying
 from minicc.outfit.narrow import AutomaticMask, Narrowing
 from minicc.outfit.phase1 import Ready, Result, fill, in_one_batch, prepare, readable, warn_of_phase
-from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask
+from minicc.outfit.reach import half_replaced, kinds_in, kinds_of, reaching_mask, recognised
 from minicc.pipeline import StableDiffusion
 
 MIRRORED = "the garment's picture cuts it off: its mirror image completes it"
@@ -158,17 +158,18 @@ def automatic_mask(
         raise SeveralFigures(f"the picture shows {count} figures: crop to one, or paint a mask over its clothes", found)
     doubts = unfamiliar(found)
     laid = [placed(garment, sd.side) for garment in garments]
-    shown, words = [] if classes else [kinds_in(sd, detector, one) for one in laid], called(sd, detector, laid)
-    name = words[0] if len(words) == 1 else ""
+    if classes or not laid:
+        name = called(sd, detector, laid)[0] if len(laid) == 1 else ""
+        return AutomaticMask(clothing_mask(found, classes), doubts, found, words=name)
+    shown, words = zip(*(recognised(sd, detector, one) for one in laid), strict=True)
     if not all(shown):
         doubt = "the garment was not recognised: all clothes are changed, or pass classes="
         return AutomaticMask(clothing_mask(found), [*doubts, doubt], found)
-    if not shown:
-        return AutomaticMask(clothing_mask(found, classes), doubts, found, words=name)
     kinds = [kind for those in shown for kind in those]  # repeated ones too: the note tells of each garment
     known = [", ".join(those) + (f" ({each})" if each else "") for those, each in zip(shown, words, strict=True)]
     said = f"the garment{'s are' if len(known) > 1 else ' is'} taken for: {', '.join(known)}"
     half = half_replaced(found, [*kinds, *outfit])
+    name = words[0] if len(laid) == 1 else ""
     return AutomaticMask(reaching_mask(found, kinds), [*doubts, said, *half], found, kinds, name)
 
 

@@ -42,9 +42,18 @@ def kinds_of(sd: StableDiffusion, detector: ClothingDetector, garment: Image.Ima
 
 
 def kinds_in(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> list[str]:
-    """The same of a garment that is laid already; one with a name is of the kind that this says."""
-    if (name := detector.name(sd, one.picture)) is not None:
-        return [name.kind]
+    """The same of a garment that is laid already."""
+    return recognised(sd, detector, one)[0]
+
+
+def recognised(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> tuple[list[str], str]:
+    """Kinds of a garment, and what it is called; "" if it has no name. One with a name is of the kind that it says."""
+    name = detector.name(sd, one.picture)
+    return (kinds_seen(sd, detector, one), "") if name is None else ([name.kind], name.words)
+
+
+def kinds_seen(sd: StableDiffusion, detector: ClothingDetector, one: Placed) -> list[str]:
+    """Kinds of a garment, read off its pixels: see `kinds_of`."""
     found = detector.find(sd, one.picture)
     if not np.isin(found.index[one.shown], CLOTHES).any():
         return []

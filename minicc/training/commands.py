@@ -103,8 +103,7 @@ def train_stage(a: Namespace) -> Path:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
     stages = {
         "reader": train_reader, "vae": train_vae, "base": train_base, "phase1": train_phase1,
-        "detector": train_detector, "points": train_points, "names": train_names,
-        "phase2": train_phase2,
+        "detector": train_detector, "points": train_points, "names": train_names, "phase2": train_phase2,
     }  # fmt: skip
     with advice_on_memory("outside the steps", "take fewer --dolls, a smaller --size, or --device cpu"):
         return stages[a.stage](a, config)

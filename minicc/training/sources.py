@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from minicc.data.folder import PictureFolder
 from minicc.models.tokenizer import fitting, tokenize
-from minicc.outfit import garment
+from minicc.outfit import extent, garment
 from minicc.outfit.clothing import ClothingDetector
 from minicc.pipeline import StableDiffusion
 from minicc.training import names_stage, phase2_stage
@@ -174,7 +174,7 @@ def names_dolls(a: Namespace, sd: StableDiffusion, detector: ClothingDetector, s
     drawn = draw_dolls(a.cache, split, seeds, sd.side)
     models = (sd.unet, sd.vae, sd.text_encoder, detector.mean, detector.deviation)
     shown = [drawn[name] for name in ("flat", "image", "index", "facts")]
-    code = [Path(module.__file__) for module in (names_stage, garment, phase2_stage) if module.__file__]
+    code = [Path(module.__file__) for module in (names_stage, garment, extent, phase2_stage) if module.__file__]
     digest = digest_of(*models, *shown, *code, a.seed, detector.t)
     path = a.cache / f"means-{split}-{named(seeds)}.safetensors"
     return Named(kept(path, digest, lambda: means_and_names(sd, detector, drawn, seeds, a.seed)))

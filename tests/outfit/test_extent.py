@@ -90,6 +90,16 @@ def test_what_is_not_alike_on_both_sides_has_no_axis():
     assert placed(sheet, 64).extent is None
 
 
+def test_what_is_longer_on_one_side_is_not_taken_for_cut_off():
+    """A belt that hangs out to the left edge: its mirror image would end within the picture."""
+    sheet = Image.new("RGB", (96, 96), "white")
+    ImageDraw.Draw(sheet).rectangle((30, 10, 65, 80), "#334455")
+    ImageDraw.Draw(sheet).rectangle((0, 40, 65, 46), "#334455")
+    one = placed(sheet, 64)
+    assert one.extent is None
+    assert not one.completed
+
+
 def test_a_trimmed_picture_shows_all_of_it():
     sheet = shirt(mode="RGBA").crop((12, 20, 76, 82))
     assert vars(placed(sheet, 64).extent) == pytest.approx(

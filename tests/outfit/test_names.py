@@ -185,7 +185,7 @@ def test_what_a_garment_is_called_opens_unless_the_user_says_otherwise(sd, detec
     assert said[4:] == [[""]]
 
 
-def test_a_garment_that_completed_off_is_told_of(sd):
+def test_that_a_garment_was_cut_off_is_told(sd):
     control, one = minicc.ControlNet.load("tiny-phase2", unet=sd.unet), wears(2, 0)[1]
     assert placed(one.garment, 128).completed
     options = {"mask": one.mask, "steps": 1}
