@@ -585,7 +585,7 @@ def test_a_figure_before_a_plain_ground_fills_what_is_learned_from_and_its_layer
     sheet.paste("#336699", (60, 40, 100, 120))
     layer = np.zeros((300, 200), np.uint8)
     layer[60:80, 60:100] = 2
-    image, levels = framed(sheet, layer)
+    image, levels = framed(sheet, layer, 128)
     assert image.size == (84, 84)  # 80 high, and 2 of ground above and below
     assert (levels == 2).sum() == (layer == 2).sum()
     assert (np.asarray(image)[levels == 2] == (0x33, 0x66, 0x99)).all()
@@ -594,14 +594,14 @@ def test_a_figure_before_a_plain_ground_fills_what_is_learned_from_and_its_layer
 
 def test_a_figure_that_fills_its_picture_and_one_before_a_busy_ground_stay_whole():
     doll, layer = draw(3, size=64, background="none"), np.zeros((64, 64), np.uint8)
-    assert np.array_equal(np.asarray(framed(doll.image, layer)[0]), np.asarray(on_white(doll.image)))
-    assert np.array_equal(np.asarray(framed(photo(60, 60), layer[:60, :60])[0]), np.asarray(photo(60, 60)))
+    assert np.array_equal(np.asarray(framed(doll.image, layer, 64)[0]), np.asarray(on_white(doll.image)))
+    assert np.array_equal(np.asarray(framed(photo(60, 60), layer[:60, :60], 64)[0]), np.asarray(photo(60, 60)))
 
 
 def test_a_figure_that_the_pictures_edge_cuts_off_keeps_its_ground():
     bust = Image.new("RGB", (100, 120), "#ffeecc")
     bust.paste("#336699", (20, 30, 80, 120))
-    image, _ = framed(bust, np.zeros((120, 100), np.uint8))
+    image, _ = framed(bust, np.zeros((120, 100), np.uint8), 64)
     assert image.size == (92, 92)
     assert (np.asarray(image)[:, 0] == (0xFF, 0xEE, 0xCC)).all()
 

@@ -107,7 +107,7 @@ class PictureFolder(Dataset):
         picture = image_of(sample)
         layer = clothes(index_of(sample, picture.size))
         levels = layer.astype(np.uint8) + either_outfit(sample, layer)  # 2: worn here, 1: in the other outfit
-        drawing, levels = framed(picture, levels)
+        drawing, levels = framed(picture, levels, self.size)
         return {
             "image": to_tensor(scaled(drawing, self.size))[0],
             "mask": mask_tensor(covering(levels == 2, self.size))[0],
@@ -133,12 +133,12 @@ def either_outfit(sample: Sample, layer: np.ndarray) -> np.ndarray:
         return layer
 
 
-def framed(picture: Image.Image, layer: np.ndarray) -> tuple[Image.Image, np.ndarray]:
+def framed(picture: Image.Image, layer: np.ndarray, side: int) -> tuple[Image.Image, np.ndarray]:
     """The picture on white and its layer, (H, W), as squares that show what a model is shown later: the figure, where
-    its ground is plain or transparent and it does not fill the picture (`figure_box`).
+    its ground is plain or transparent and it does not fill the picture (`figure_box`). side: of what the model sees.
     """
     image = on_white(picture)
-    box = figure_box(picture, layer > 0)
+    box = figure_box(picture, side, layer > 0)
     if box is None:
         return square(image, layer, plain_ground(image))
     left, top, right, bottom = box

@@ -11,6 +11,7 @@ SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt 
 OPAQUE = 128  # alpha from which on a pixel is shown
 MARGIN = 40  # a figure's longer side is so many times the ground that is left beside it
 FILLS = 0.9  # of its picture's longer side: a figure so large is as large as paper dolls are, and stays as it is
+FILLS_PIXEL_ART = 0.7  # the same of pixel art no larger than what is seen: a crop would blow its pixels up unevenly
 TOLERANCE = 12  # of 255: how far from the ground's colour a pixel of what is shown is at least
 
 
@@ -62,18 +63,26 @@ def distance(picture: Image.Image, colour: np.ndarray) -> np.ndarray:
     return abs(np.asarray(picture).astype(np.int16) - colour.astype(np.int16)).max(-1)
 
 
-def figure_box(image: Image.Image, marked: np.ndarray | None = None) -> Box | None:
+def figure_box(image: Image.Image, side: int, marked: np.ndarray | None = None) -> Box | None:
     """Where a figure stands on a plain or transparent ground, with a margin like paper dolls; None: a busy ground,
     nothing on it, or a figure that fills the picture already.
 
-    marked: (H, W) bool, what shall be in the box as well.
+    side: of the pictures that the models see; marked: (H, W) bool, what shall be in the box as well.
     """
     shown = foreground(image)
     if shown is None or not shown.any():
         return None
     shown = shown if marked is None else shown | marked
     left, top, right, bottom = box = neighbourhood(shown, margin=max(1, max(extent(shown)) // MARGIN))
-    return box if max(right - left, bottom - top) < FILLS * max(image.size) else None
+    fills = FILLS_PIXEL_ART if max(image.size) <= side and is_pixel_art(image) else FILLS
+    return box if max(right - left, bottom - top) < fills * max(image.size) else None
+
+
+def is_pixel_art(image: Image.Image) -> bool:
+    """Whether a picture is drawn in squares of 2 × 2 pixels or of a multiple of that, each of one colour."""
+    pixels = np.asarray(image.convert("RGBA"))
+    squares = pixels[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+    return np.array_equal(squares[: pixels.shape[0], : pixels.shape[1]], pixels)
 
 
 def reaching_border(mask: np.ndarray) -> np.ndarray:

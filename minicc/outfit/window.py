@@ -106,7 +106,7 @@ def figure_window(image: Image.Image, side: int, mask: np.ndarray | None = None)
     On a plain or transparent ground that is the figure, and the mask, before another one the whole picture. Its longer
     side becomes `side`; the shorter is padded, alike on both sides.
     """
-    box: Box = figure_box(image, mask) or (0, 0, *image.size)
+    box: Box = figure_box(image, side, mask) or (0, 0, *image.size)
     size = scaled(box, side / max(box[2] - box[0], box[3] - box[1]))
     return Window(box, size, (side, side), ((side - size[0]) // 2, (side - size[1]) // 2))
 

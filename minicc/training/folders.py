@@ -74,7 +74,7 @@ class FolderParts(Dataset):
     def character(self, sample: Sample) -> tuple[Tensor, Tensor]:
         """(3, size, size) in [-1, 1], and of each pixel the class, (size, size)."""
         picture = image_of(sample)
-        image, parts = framed(picture, index_of(sample, picture.size))
+        image, parts = framed(picture, index_of(sample, picture.size), self.pictures.size)
         side = (self.pictures.size, self.pictures.size)
         x = to_tensor(image.resize(side, Image.Resampling.LANCZOS))[0]
         return x, torch.from_numpy(np.array(Image.fromarray(parts).resize(side, Image.Resampling.NEAREST)))
@@ -108,7 +108,7 @@ class WornPictures(PictureFolder):
         """As PictureFolder's, and garment (3, size, size) in [-1, 1], laid as phase 2 lays it. Raises PictureError."""
         picture = image_of(sample)
         layer = changes(sample, picture.size)
-        drawing, layer = framed(picture, layer)
+        drawing, layer = framed(picture, layer, self.size)
         image, mask = to_tensor(scaled(drawing, self.size))[0], mask_tensor(covering(layer, self.size))[0]
         assert sample.garment is not None
         garment = to_tensor(garment_picture(open_picture(sample.garment), self.size))[0]

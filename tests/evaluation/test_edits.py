@@ -120,7 +120,10 @@ def test_colours_have_the_dolls_names_whatever_the_outline():
     shirt = np.tile(np.array([58, 104, 214], np.uint8), (100, 1))
     shirt[:30] = (30, 20, 50)  # ink
     assert colour_name(shirt) == "blue"
+    shirt[:70] = (30, 20, 50)  # pixel art: a garment is mostly outline and fold
+    assert colour_name(shirt) == "blue"
     assert colour_name(np.full((5, 3), 255, np.uint8)) == "white"
+    assert colour_name(np.zeros((5, 3), np.uint8)) == "black"
 
 
 def test_a_garments_colour_is_right_or_wrong_each_for_itself():

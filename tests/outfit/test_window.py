@@ -85,6 +85,18 @@ def test_a_picture_that_its_figure_fills_is_seen_as_it_is():
     assert not place.shrinks
 
 
+@pytest.mark.parametrize(("height", "whole"), [(30, False), (48, True), (53, True)])
+def test_pixel_art_that_is_large_enough_keeps_its_pixels_whole(height, whole):
+    sprite = on_ground((64, 64), (20, 5, 45, 5 + height))
+    art = sprite.resize((128, 128), Image.Resampling.NEAREST)
+    place = figure_window(art, 128)
+    assert (place.box == (0, 0, 128, 128)) is whole
+    assert torch.equal(place.take(art), to_tensor(art)) is whole
+    smooth = sprite.resize((128, 128), Image.Resampling.BICUBIC)
+    assert figure_window(smooth, 128).box != (0, 0, 128, 128)
+    assert figure_window(art.resize((512, 512), Image.Resampling.NEAREST), 128).box != (0, 0, 512, 512)
+
+
 def test_a_tall_picture_stands_in_the_middle_of_a_square():
     tall = on_ground((100, 450), (10, 20, 90, 390))
     place = figure_window(tall, 128)
