@@ -5,6 +5,7 @@ from PIL import Image
 from scipy.ndimage import label
 
 from minicc.data.masks import Box, extent, neighbourhood
+from minicc.data.pixel_art import square_side
 from minicc.data.tensors import on_white
 
 SHARE = 0.8  # of the border that has one colour, at least: a sleeve or a skirt may be cut off by it
@@ -74,15 +75,8 @@ def figure_box(image: Image.Image, side: int, marked: np.ndarray | None = None) 
         return None
     shown = shown if marked is None else shown | marked
     left, top, right, bottom = box = neighbourhood(shown, margin=max(1, max(extent(shown)) // MARGIN))
-    fills = FILLS_PIXEL_ART if max(image.size) <= side and is_pixel_art(image) else FILLS
+    fills = FILLS_PIXEL_ART if max(image.size) <= side and square_side(image) > 1 else FILLS
     return box if max(right - left, bottom - top) < fills * max(image.size) else None
-
-
-def is_pixel_art(image: Image.Image) -> bool:
-    """Whether a picture is drawn in squares of 2 × 2 pixels or of a multiple of that, each of one colour."""
-    pixels = np.asarray(image.convert("RGBA"))
-    squares = pixels[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
-    return np.array_equal(squares[: pixels.shape[0], : pixels.shape[1]], pixels)
 
 
 def reaching_border(mask: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minicc.data.ground import figure_box
 from minicc.data.masks import Box, neighbourhood
+from minicc.data.pixel_art import in_squares, square_side
 from minicc.data.tensors import mask_tensor, on_white, to_tensor
 from minicc.errors import PictureError
 from minicc.outfit.compose import paste
@@ -69,13 +70,16 @@ class Window:
         return out
 
     def put(self, image: Image.Image, generated: Image.Image, mask: np.ndarray) -> Image.Image:
-        """The picture with the generated window pasted inside the mask; outside it, every value is the original's."""
+        """The picture with the generated window pasted inside the mask; outside it, every value is the original's.
+
+        Pixel art keeps its squares.
+        """
         (left, top), (width, height) = self.corner, self.size
         piece = generated.crop((left, top, left + width, top + height))
         x0, y0, x1, y1 = self.box
         canvas = on_white(image)
         canvas.paste(piece.resize((x1 - x0, y1 - y0), Image.Resampling.LANCZOS), (x0, y0))
-        return paste(image, canvas, mask)
+        return paste(image, in_squares(canvas, square_side(image)), mask)
 
 
 def window(mask: np.ndarray, stride: int, margin: int, max_side: int) -> Window:

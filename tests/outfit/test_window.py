@@ -9,6 +9,7 @@ from PIL import Image
 
 from minicc.data import dolls
 from minicc.data.masks import extent, neighbourhood
+from minicc.data.pixel_art import square_side
 from minicc.data.samples import CLASSES
 from minicc.data.tensors import to_image, to_tensor
 from minicc.outfit import phase1
@@ -95,6 +96,16 @@ def test_pixel_art_that_is_large_enough_keeps_its_pixels_whole(height, whole):
     smooth = sprite.resize((128, 128), Image.Resampling.BICUBIC)
     assert figure_window(smooth, 128).box != (0, 0, 128, 128)
     assert figure_window(art.resize((512, 512), Image.Resampling.NEAREST), 128).box != (0, 0, 512, 512)
+
+
+@pytest.mark.parametrize(("size", "side"), [(128, 2), (384, 6)])
+def test_what_is_drawn_into_pixel_art_has_its_squares_and_the_rest_stays(size, side):
+    art = on_ground((64, 64), (20, 5, 45, 58)).resize((size, size), Image.Resampling.NEAREST)
+    mask = square((size, size), (size // 4, size // 4, size // 2, size // 2))
+    result = figure_window(art, 128, mask).put(art, picture((128, 128)), mask)
+    assert square_side(result) == side
+    assert np.array_equal(np.asarray(result)[~mask], np.asarray(art)[~mask])
+    assert (np.asarray(result)[mask] != np.asarray(art)[mask]).any()
 
 
 def test_a_tall_picture_stands_in_the_middle_of_a_square():
