@@ -35,6 +35,14 @@ def test_one_pixel_off_the_grid_is_enough():
     assert square_side(art) == 1
 
 
+@pytest.mark.parametrize("at", [(31, 8), (40, 511), (9, 512), (2, 700)])
+def test_a_tall_picture_is_looked_at_to_its_end(at):
+    art = sprite(2, (24, 400))
+    assert square_side(art) == 2
+    art.putpixel(at, (1, 2, 3))
+    assert square_side(art) == 1
+
+
 def test_squares_have_the_mean_of_their_pixels_also_where_the_edge_cuts_them():
     picture = sprite(1, (7, 5))
     result = np.asarray(in_squares(picture, 2)).astype(float)
