@@ -39,6 +39,14 @@ TABLES = {
         {0: "", 2: "baselines.blend", 3: "baselines.blend_closed", 4: "baselines.blind", 5: "baselines.mean",
          6: "ceiling"},
     ),
+    ("tiny-phase1", "On artists' characters"): (
+        "phase1-lpc",
+        {"largest change outside": "outside_max", "colours of garments": "colours", "all of a drawing's": "colours_all",
+         "ΔE2000 of what is under": "under_mask_delta_e", "the same where clothes were": "uncovered_delta_e",
+         "jump across the mask's edge": "seam_ratio"},
+        {0: "", 1: "baselines.blend", 2: "baselines.blend_closed", 3: "baselines.blind", 4: "baselines.mean",
+         5: "ceiling"},
+    ),
     ("tiny-detector", "How good it is"): (
         "detector",
         {"IoU of clothes": "clothes_iou", "mIoU of the eight": "miou", "what a garment is": "kind"},
