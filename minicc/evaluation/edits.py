@@ -82,11 +82,12 @@ def blurred(picture: np.ndarray) -> np.ndarray:
 def colour_name(pixels: np.ndarray) -> str:
     """The dolls' colour that is nearest in Lab to the mean of some pixels, (N, 3) uint8.
 
-    A light and vivid pixel weighs more than a dark one, as the eye has it: outlines and folds do not name a garment. By
-    the median, half of the garments of pixel art were black or brown, whatever their colour.
+    A light and vivid pixel weighs more than a dark one, so that outlines and folds do not name a garment: by the median,
+    six in ten garments of the LPC characters were black or brown.
     """
     lab = rgb2lab(pixels[None])[0]
-    weights = (lab[:, 0] + 1) * (np.hypot(lab[:, 1], lab[:, 2]) + 5)
+    lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
+    weights = (lightness + 1) * (chroma + 5)  # black and grey weigh little, not nothing
     mean = np.average(lab, axis=0, weights=weights)
     return NAMES[int(np.linalg.norm(NAMED - mean, axis=-1).argmin())]
 
