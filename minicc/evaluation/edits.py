@@ -82,8 +82,8 @@ def blurred(picture: np.ndarray) -> np.ndarray:
 def colour_name(pixels: np.ndarray) -> str:
     """The dolls' colour that is nearest in Lab to the mean of some pixels, (N, 3) uint8.
 
-    A light and vivid pixel weighs more than a dark one, so that outlines and folds do not name a garment: by the median,
-    six in ten garments of the LPC characters were black or brown.
+    A light and vivid pixel weighs more than a dark one, so that outlines and folds do not name a garment: by the
+    median, six in ten garments of the LPC characters were black or brown.
     """
     lab = rgb2lab(pixels[None])[0]
     lightness, chroma = lab[:, 0], np.hypot(lab[:, 1], lab[:, 2])
